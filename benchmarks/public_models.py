@@ -56,6 +56,32 @@ STEPS = [
   "(\\boxed{30}).",
 ]
 
+MINIMUM = (
+  "Let $x,$ $y,$ and $z$ be positive real numbers such that $xyz(x + y + z) = 1.$  Find the minimum value "
+  "of\n\\[(x + y)(y + z).\\]"
+)
+PROOF = [
+  (
+    "1. The problem asks us to find the minimum value of $(x + y)(y + z)$ given that $x,$ $y,$ and $z$ are "
+    "positive real numbers and $xyz(x + y + z) = 1$."
+  ),
+  "2. By the AM-GM inequality, we have $x + y + z \\geq 3\\sqrt[3]{xyz}$.",
+  (
+    "3. By the given condition $xyz(x + y + z) = 1$, we can substitute $x + y + z$ with $\\sqrt[3]{xyz}$ in "
+    "the inequality from step 2 to get $3\\sqrt[3]{xyz} \\geq 3$."
+  ),
+  "4. Simplifying the inequality from step 3 gives $\\sqrt[3]{xyz} \\geq 1$.",
+  "5. By raising both sides of the inequality from step 4 to the power of 3, we have $xyz \\geq 1$.",
+  "6. By the AM-GM inequality, we have $(x + y)(y + z) \\geq 2\\sqrt{(x + y)(y + z)}$.",
+  (
+    "7. By the given condition $xyz(x + y + z) = 1$, we can substitute $(x + y)(y + z)$ with $\\frac{1}{xyz}$ "
+    "in the inequality from step 6 to get $2\\sqrt{(x + y)(y + z)} \\geq 2\\sqrt{\\frac{1}{xyz}}$."
+  ),
+  "8. Simplifying the inequality from step 7 gives $(x + y)(y + z) \\geq \\frac{2}{\\sqrt{xyz}}$.",
+  "9. By the condition $xyz \\geq 1$ from step 5, we have $\\frac{2}{\\sqrt{xyz}} \\geq \\frac{2}{\\sqrt{1}} = 2$.",
+  "10. Therefore, the minimum value of $(x + y)(y + z)$ is $\\boxed{2}$.",
+]
+
 
 @dataclass(frozen=True)
 class Printed:
@@ -66,6 +92,7 @@ class Printed:
   scores: list[float]
   tolerance: float
   source: str
+  reference: str | None = None
 
 
 PRINTED: dict[str, Printed] = {
@@ -127,6 +154,21 @@ PRINTED: dict[str, Printed] = {
   "Qwen/Qwen2.5-Math-7B-PRM800K": Printed(
     FLAMINGOS, [STEPS], [0.9921875, 0.2490234375, 0.70703125, 0.9375], 0.02, "bf16, ms-swift 3602360 test_llm.py"
   ),
+  "GAIR/ReasonEval-7B": Printed(
+    MINIMUM,
+    [PROOF],
+    [0.9492, 0.7863, 0.2520, 0.7860, 0.9125, 0.5916, 0.4494, 0.8189, 0.8240, 0.2671],
+    0.002,
+    "fp32, GAIR-NLP/ReasonEval 6c91c7a codes/examples.py",
+  ),
+  "internlm/POLAR-7B": Printed(
+    "What is the capital of China?",
+    ["Beijing.", "Shanghai."],
+    [-0.5702977776527405, -11.030370712280273],
+    0.1,
+    "InternLM/POLAR 80626f3 README",
+    reference="Beijing.",
+  ),
   "llm-blender/PairRM-hf": Printed(
     "hello!",
     ["hi!", "f**k off!"],
@@ -151,7 +193,9 @@ def scored(folder: str, printed: Printed, dtype: str) -> list[float]:
     answers = [{"role": "assistant", "content": answer} for answer in printed.answers]
     ((_, own),) = model._scored([Conversation([{"role": "user", "content": printed.prompt}], answers)], None)
     return own
-  return RewardModel.from_pretrained(folder, dtype=dtype).score([printed.prompt], [printed.answers])[0]
+  said = {"role": "assistant", "reference": printed.reference}
+  answers = [[said | {"content": answer}] for answer in printed.answers]
+  return RewardModel.from_pretrained(folder, dtype=dtype).score([printed.prompt], [answers])[0]
 
 
 def check(models: list[str], folders: Path | None, dtype: str) -> bool:

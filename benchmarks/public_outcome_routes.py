@@ -210,6 +210,7 @@ def polar(path: Path, sources: Path) -> list[float]:
   package = importlib.import_module("internlm2.modeling_internlm2")
   sys.modules.setdefault("requests", types.ModuleType("requests"))
   client = importlib.import_module("polar.reward_func").RewardModelClient(str(path))
+  client.tokenizer.model_input_names = ["input_ids", "attention_mask"]
   reward = client.tokenizer.convert_tokens_to_ids("[UNUSED_TOKEN_130]")
   config = package.InternLM2Config.from_pretrained(path, reward_token_id=reward, attn_implementation="eager")
   model, found = package.InternLM2ForRewardModel.from_pretrained(path, config=config).eval(), []

@@ -27,6 +27,9 @@ import torch
 from public_routes_inputs import ANSWERS, SOLUTIONS
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForTokenClassification, AutoTokenizer
 
+TAKEN = ["input_ids", "attention_mask"]
+"""By these models: the tiny tokenizers' class gives `token_type_ids` too."""
+
 
 def stand_in(name: str, **attributes) -> None:
   module = types.ModuleType(name)
@@ -227,6 +230,7 @@ def gpm(path: Path, sources: Path) -> list:
   own = source(sources / "authors", "gpm")
   how = {"torch_dtype": torch.float32, "attn_implementation": "eager"}
   pipeline, found = own.GPMPipeline(str(path), device=torch.device("cpu"), **how), []
+  pipeline.tokenizer.model_input_names = TAKEN
   for question, a, b in ANSWERS:
     for pair in ((a, b), (b, a)):
       turns = [[{"role": "user", "content": question}, {"role": "assistant", "content": one}] for one in pair]
@@ -241,6 +245,7 @@ def steam_shp(path: Path, sources: Path) -> list:
   own = source(sources / "rb/rewardbench/models", "shp")
   own.random = types.SimpleNamespace(shuffle=lambda answers: None)
   model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+  tokenizer.model_input_names = TAKEN
   pipeline, found = own.SHPPipeline("", model, tokenizer), []
   letters = [tokenizer(letter, add_special_tokens=False)["input_ids"][0] for letter in "AB"]
   for question, a, b in ANSWERS:

@@ -248,10 +248,6 @@ EXAMPLES = {
     "grm": Example(
         "GRM-Llama3-8B-rewardmodel-ft", {"score.weight": ONE}, lambda q, a: llama3(q, a, 2), last("score.weight"), tokenizer=LLAMA, fields=LABEL
     ),
-    "odin": Example(
-        "gemma_9b_odin_v2", {"score.weight": numbers(2, HIDDEN)}, lambda q, a: chatml(("user", q), ("assistant", a)),
-        lambda h, t, ids: h[-1] @ t["score.weight"][1], attributes=lambda h, t, ids: {"length": (h[-1] @ t["score.weight"][0]).item()},
-    ),
     "qwen-math-rm": Example(
         "Qwen2.5-Math-RM-72B", two_layers("score"),
         qwen("Please reason step by step, and put your final answer within \\boxed{}."), mlp,

@@ -265,12 +265,14 @@ def steam_shp(folder: Path, seed: int = 0) -> Path:
 
   made = t5_tokenizer()
   sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "vocab_size": len(made) + 3}
-  more = {"feed_forward_proj": "gated-gelu", "decoder_start_token_id": 0, "n_positions": 512, "initializer_factor": 1.0}
+  more = {"feed_forward_proj": "gated-gelu", "decoder_start_token_id": 0, "n_positions": 512, "initializer_factor": 2.5}
   fields = {**sizes, **more, "tie_word_embeddings": False, "pad_token_id": 0, "eos_token_id": 1}
   torch.manual_seed(seed)
   model = T5ForConditionalGeneration(T5Config(**fields))
   config = {"architectures": ["T5ForConditionalGeneration"], "model_type": "t5", "is_encoder_decoder": True, **fields}
-  return saved(folder, made, config, model.state_dict())
+  own = model.state_dict()
+  own["lm_head.weight"] *= 0.05  # so that neither token is sure
+  return saved(folder, made, config, own)
 
 
 MLP = {"score__0__weight": (32, 32), "score__0__bias": (32,), "score__2__weight": (2, 32), "score__2__bias": (2,)}
@@ -325,7 +327,6 @@ MODELS: dict[str, Callable[[Path], Path]] = {
     value_head__weight=(6, 32),
     prompt_head__weight=(3, 32),
   ),
-  "general-preference/GPM-Llama-2d": headed("LlamaForCausalLM", "llama", llama_tokenizer, value_head__weight=(2, 32)),
   "RLHFlow/pair-preference-model-LLaMA3-8B": causal("LlamaForCausalLM", "llama", llama_tokenizer),
 }
 """Published id -> a maker of a folder that looks alike: MODELS[id](folder, seed=0)."""

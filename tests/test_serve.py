@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from public_models import EXAMPLES
+from public_models import EXAMPLES, REFERENCE
 
 from conftest import SCRIPTS, assistant, run_main, save_tiny, start_script, user
 from reward_modeling import ProcessRewardModel, RewardModel
@@ -162,7 +162,8 @@ def test_text_as_its_authors_write_it_gets_the_reward_of_a_public_model(name, tm
   direct = RewardModel.from_pretrained(str(folder), device="cpu")
   question, answer = "What is the sum of two and three?", "five"
   asked = [Conversation([], Written(EXAMPLES[name].text(question, answer)))]
-  assert direct.score_conversations(asked) == pytest.approx(direct.score([question], [answer]), abs=1e-5)
+  said = [{"role": "assistant", "content": answer, "reference": REFERENCE}]  # which POLAR's text holds
+  assert direct.score_conversations(asked) == pytest.approx(direct.score([question], [said]), abs=1e-5)
 
 
 @pytest.mark.parametrize("cut", ["", "\n", "<|im_end|>\n"])

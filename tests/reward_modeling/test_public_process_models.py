@@ -299,10 +299,8 @@ def general_logit(folder, tokenizer, question, first, second):
     ids = tokenizer(f"{asked}{LLAMA.format('assistant')}{answer}<|eot_id|>", add_special_tokens=False).input_ids
     hidden = states(folder, [*ids[:-1], tokenizer.eos_token_id])[0]
     embedded.append(torch.nn.functional.normalize(own["value_head.weight"] @ hidden[-1], dim=0))
-  block, size = torch.ones(1), len(embedded[0])
-  if "prompt_head.weight" in own:
-    place = len(tokenizer(asked, add_special_tokens=False).input_ids) - 1
-    block = torch.softmax(own["prompt_head.weight"] @ hidden[place], 0)
+  size, place = len(embedded[0]), len(tokenizer(asked, add_special_tokens=False).input_ids) - 1
+  block = torch.softmax(own["prompt_head.weight"] @ hidden[place], 0)
   skew = torch.zeros(size, size)
   for k in range(size // 2):
     skew[2 * k, 2 * k + 1], skew[2 * k + 1, 2 * k] = -block[k], block[k]
@@ -314,7 +312,6 @@ def general_logit(folder, tokenizer, question, first, second):
   [
     ("stanfordnlp/SteamSHP-flan-t5-large", steam_logit, "p"),
     ("general-preference/GPM-Llama-3.1-8B", general_logit, "logits"),
-    ("general-preference/GPM-Llama-2d", general_logit, "logits"),
     ("llm-blender/PairRM-hf", pair_rm_logit, "logits"),
     ("RLHFlow/pair-preference-model-LLaMA3-8B", preference_logit, "p"),
   ],
@@ -406,7 +403,7 @@ def test_a_text_that_its_authors_could_not_write(public):
   [
     ("GAIR/ReasonEval-34B", {"score_head.weight": torch.ones(2, 32)}, "the head gives 2 numbers"),
     ("general-preference/GPM-Llama-3.1-8B", {"value_head.weight": torch.ones(3, 32)}, "not pairs with a weight each"),
-    ("general-preference/GPM-Llama-2d", {"value_head.weight": torch.ones(1, 32)}, "not pairs with a weight each"),
+    ("general-preference/GPM-Llama-3.1-8B", {"prompt_head.weight": None}, "the head lacks a tensor"),
     (
       "stanfordnlp/SteamSHP-flan-t5-large",
       {"lm_head.weight": None, "decoder.embed_tokens.weight": None},

@@ -49,6 +49,16 @@ HELD_OUT_PAIRS = 1000
 PROMPTS, ANSWERS = 50, 8
 UPDATES, POLICY_PROMPTS, FRESH_PROMPTS = 25, 2000, 256
 """Of the policy: updates of 64 answers, prompts to learn from, fresh ones to evaluate on."""
+ARTEFACTS = {
+  "preferences": "train.jsonl",
+  "held-out pairs": "held_out.jsonl",
+  "base model": "base_model",
+  "reward model": "reward_model",
+  "rewards of the held-out pairs": "held_out_rewards.jsonl",
+  "ranked answers": "ranked.jsonl",
+  "policy": "policy",
+  "page of its run": "policy/run.html",
+}
 CLOSING = """\
 accuracy on held-out pairs {accuracy:.3f}
 gold reward of the answer it ranks first {choice[chosen]:.2f}; a random answer {choice[random]:.2f}, the best \
@@ -93,16 +103,7 @@ def main(argv: list[str] | None = None) -> Quickstart:
   evaluation = step("evaluate", *of_model, *held_out)
   step("score", *of_model, "--input", files["completions"], "--rank", "--output", ranked)
   choice, policy = gold_of_choice(ranked), optimize(out, base, model, files["prompts"], seed)
-  artefacts = {
-    "preferences": str(files["train"]),
-    "held-out pairs": str(files["held_out"]),
-    "base model": str(base),
-    "reward model": str(model),
-    "rewards of the held-out pairs": str(rewards),
-    "ranked answers": str(ranked),
-    "policy": str(out / "policy"),
-    "page of its run": str(out / "policy" / "run.html"),
-  }
+  artefacts = {name: str(out / file) for name, file in ARTEFACTS.items()}
   table("where everything lies", ["what", "where"], list(artefacts.items()))
   log(CLOSING.format(accuracy=evaluation.accuracy, choice=choice, policy=policy))
   seconds = time.perf_counter() - started

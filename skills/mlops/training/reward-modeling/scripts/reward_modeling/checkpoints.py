@@ -112,7 +112,13 @@ def _set_head(model: Model, old: Any, weight: Any) -> None:
 
 
 def load(
-  path: str, *, dtype: str = "float32", device: str | None = None, kind: Kind = OUTCOME, compare: bool = True
+  path: str,
+  *,
+  dtype: str = "float32",
+  device: str | None = None,
+  kind: Kind = OUTCOME,
+  compare: bool = True,
+  family: Family | None = None,
 ) -> Loaded:
   """A trained reward model, in eval mode; ModelError when it is not of this kind, or renders or (compare) scores otherwise than in
   training."""
@@ -130,7 +136,7 @@ def load(
   rows = model.get_input_embeddings().num_embeddings
   if card is None:
     check_embedded(path, tokenizer, rows)
-    notes += _adopt_foreign_tokenizer(path, tokenizer, model, kind)
+    notes += _adopt_foreign_tokenizer(path, tokenizer, model, kind, family)
   tokenizer.padding_side = "right"
   model.eval().to(device)
   if dtype != "float32":
@@ -206,14 +212,18 @@ def check_kind(path: str, family: Family, kind: Kind) -> None:
     raise ModelError(f"{path} is {found.called} ({family.called}): it scores {found.scores}, not {kind.scores}")
 
 
-def _adopt_foreign_tokenizer(path: str, tokenizer: Tokenizer, model: Model, kind: Kind) -> list[str]:
+def _adopt_foreign_tokenizer(
+  path: str, tokenizer: Tokenizer, model: Model, kind: Kind, family: Family | None
+) -> list[str]:
   at = "first" if scored_at(model) == "pooled" else "last"
-  notes = [
+  unknown = (
     f"{path} has no {CARD} and is not a known public model (score.py --list_public_models): assumed are its own chat "
     f"template and its {head_name(model)} head, read at the {at} token"
-  ]
+  )
+  notes = [family.read_by(path) if family else unknown]
   if not tokenizer.chat_template:
-    notes += prepare_tokenizer(tokenizer)
+    prepared = prepare_tokenizer(tokenizer)
+    notes += [] if family and family.pair else prepared  # no text of which takes a template
   elif writes_the_date(tokenizer):
     notes.append(DATE_NOTE)
   rows = model.get_input_embeddings().num_embeddings

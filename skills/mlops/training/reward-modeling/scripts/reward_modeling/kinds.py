@@ -124,8 +124,8 @@ for step in steps:
     print(model(torch.tensor([ids])).logits[0, -1].softmax(-1)[1].item())
 ```
 
-A decoder gives the same numbers in one pass over all steps; an encoder reads in both directions and needs a pass for
-each step, as above. Prompt, steps and separator are tokenized one by one, at most {max_length} tokens as in training.
+A decoder gives the same numbers in one pass. Prompt, steps and separator are tokenized one by one, at most {max_length} tokens
+as in training.
 """,
 )
 

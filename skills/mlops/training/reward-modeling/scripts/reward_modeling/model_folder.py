@@ -80,12 +80,13 @@ def check_folder(path: str) -> None:
     if file.exists() and not (file.is_file() or file.is_dir()):
       _refuse(file, "is not a regular file")
     is_index = file.name.endswith(".index.json")
-    if file.is_file() and (is_index or file.name in READ_BY_LIBRARIES):
-      found = read_json(file)
-      if is_index:
-        _check_index(found, file)
-      elif file.name == CONFIG:
-        check_config(found, file)
+    if not (file.is_file() and (is_index or file.name in READ_BY_LIBRARIES)):
+      continue
+    found = read_json(file)
+    if is_index:
+      _check_index(found, file)
+    elif file.name == CONFIG:
+      check_config(found, file)
 
 
 def check_config(config: dict[str, Any], file: Path) -> None:
@@ -162,25 +163,18 @@ def _short(value: object) -> str:
 
 
 def own_code(path: str) -> list[str]:
+  """Of what `auto_map` and the like name, as in modeling_x.Class, [tokenization_x.Class, null] or owner/name--modeling_x.Class."""
   folder = snapshot(path)
   if folder is None:
     return []
   files = []
   for name in (CONFIG, "tokenizer_config.json", "processor_config.json", "preprocessor_config.json"):
-    if (folder / name).is_file():
-      classes = read_json(folder / name).get("auto_map")
-      files += _modules(list(classes.values()) if isinstance(classes, dict) else classes)
+    classes = read_json(folder / name).get("auto_map") if (folder / name).is_file() else None
+    named = json.dumps(list(classes.values()) if isinstance(classes, dict) else classes)
+    places = re.findall(r'"(?:([^"]*)--)?([^"]+?)(?:\.\w+)?"', named)
+    files += [f"{repository}: " * bool(repository) + f"{place}.py" for repository, place in places]
   generate = "custom_generate/generate.py"
   return list(dict.fromkeys(files)) + [generate] * (folder / generate).is_file()
-
-
-def _modules(classes) -> list[str]:
-  if isinstance(classes, list):
-    return [file for entry in classes for file in _modules(entry)]
-  if not isinstance(classes, str):
-    return []
-  repository, _, place = classes.rpartition("--")
-  return [f"{repository}: " * bool(repository) + f"{place.rpartition('.')[0] or place}.py"]
 
 
 def tensors(folder: Path, pattern: str = "*.safetensors") -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from itertools import groupby, islice, permutations
-from operator import mul
 
 from .aggregation import probability
 from .errors import DataError, UsageError
@@ -45,14 +44,12 @@ class PairwiseModel(RewardModel):
 
   def _odds(self, conversations: Sequence[Conversation]) -> list[float | None]:
     """Of each ordered pair: that the first is better."""
-    scored = self._scored(self._inputs(conversations), None)
+    scored = [own and own[1] for own in self._scored(self._inputs(conversations), None)]
     if not self._embeds:
-      return [own and own[1][0] for own in scored]
-    rest, found = iter(scored), []
-    for group in _groups(conversations):
-      halves = [own and (own[1][: len(own[1]) // 2], own[1][len(own[1]) // 2 :]) for own in islice(rest, len(group))]
-      found += [a and b and math.fsum(map(mul, a[0], b[1])) for a, b in permutations(halves, 2)]
-    return found
+      return [own and own[0] for own in scored]
+    rest, groups = iter(scored), _groups(conversations)
+    pairs = (pair for group in groups for pair in permutations(islice(rest, len(group)), 2))
+    return [a and b and _product(a, b) for a, b in pairs]
 
   def _of_both(self, one: float | None, other: float | None) -> float | None:
     if one is None or other is None:
@@ -80,6 +77,10 @@ def _pairs(group: Sequence[Conversation]) -> list[Conversation]:
     raise DataError("a model that compares answers reads one text, without tools", where=origin)
   said = [{"role": "assistant", "content": one.completion[0].get("content") or ""} for one in group]
   return [Conversation(prompt, list(pair), None, origin) for pair in permutations(said, 2)]
+
+
+def _product(a: list[float], b: list[float]) -> float:
+  return math.fsum(a[k] * b[k + 1] - a[k + 1] * b[k] for k in range(0, len(a), 2))
 
 
 def _among(odds: list[float | None]) -> list[float] | None:

@@ -33,7 +33,7 @@ class Head(nn.Module):
 
   def __init__(self, config: Config, shapes: Mapping[str, tuple[int, ...]], **options: Any):
     super().__init__()
-    self.width, self.shapes = config.get_text_config().hidden_size, shapes
+    self.width, self.shapes = config.hidden_size, shapes
     try:
       self.build(config, **options)
     except (KeyError, ValueError) as error:  # a shape, or all shapes of a part, that are not there
@@ -99,15 +99,6 @@ class Validity(StepLogits):
     return (torch.logaddexp(*right) - wrong)[..., None]
 
 
-class Second(Stack):
-  """The second number, beside it the first, which is of length (ODIN, arXiv:2402.07319)."""
-
-  attributes, outputs = ("length",), (2,)
-
-  def combine(self, numbers: Tensor) -> Tensor:
-    return numbers[:, -1].flip(-1)
-
-
 class Difference(Stack):
   outputs = (2,)
 
@@ -163,26 +154,21 @@ class Marked(Head):
 
 
 class Embedding(Head):
-  """A unit vector e of pairs of numbers at the end of the answer, their weights w at that of the prompt: A beats B by the log-odds
-  10 * sum of w * (e_A x e_B) (arXiv:2410.02197, section 4). Given are the vector turned by 90 degrees, times 10 w, and e."""
+  """Of each answer a unit vector of pairs of numbers, times the root of their weights, read at the end of the prompt: one beats
+  another by the sum of the cross products of pairs, over a temperature of 0.1 (arXiv:2410.02197, section 4)."""
 
   def build(self, config: Config) -> None:
-    self.value = self.layers("value.")
-    self.prompt = self.layers("prompt.") if "prompt.0.weight" in self.shapes else None
-    pairs = self.value[-1].out_features / 2
-    if pairs != (self.prompt[-1].out_features if self.prompt else pairs // 1):
-      raise ModelError(f"the head gives {2 * pairs:g} numbers, which are not pairs with a weight each")
+    self.value, self.prompt = self.layers("value."), self.layers("prompt.")
+    if (size := self.value[-1].out_features) != 2 * self.prompt[-1].out_features:
+      raise ModelError(f"the head gives {size} numbers, which are not pairs with a weight each")
 
   def numbers(self, hidden: Tensor) -> Tensor:
-    values = self.value(hidden)
-    weights = self.prompt(hidden).softmax(-1) if self.prompt else torch.ones_like(values[..., ::2])
-    return torch.cat([values, weights], -1)
+    return torch.cat([self.value(hidden), self.prompt(hidden).softmax(-1)], -1)
 
   def combine(self, numbers: Tensor) -> Tensor:
-    size = numbers.shape[-1] // 3
-    own = nn.functional.normalize(numbers[:, -1, : 2 * size], dim=-1).unflatten(-1, (size, 2))
-    turned = torch.stack([-own[..., 1], own[..., 0]], -1) * (10 * numbers[:, 0, 2 * size :, None])
-    return torch.cat([turned, own], 1).flatten(1)
+    size = 2 * numbers.shape[-1] // 3
+    own, weights = nn.functional.normalize(numbers[:, -1, :size], dim=-1), numbers[:, 0, size:]
+    return own * (10 * weights).sqrt().repeat_interleave(2, -1)
 
 
 class Weighted(Head):

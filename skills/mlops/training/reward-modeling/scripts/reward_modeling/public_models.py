@@ -32,7 +32,6 @@ UNUSED = re.compile(
   r"^(model\.)?(lm_head|embed_out|output|visual|vision_\w+|multi_modal_projector)\.|^normalizer\.count$"
   r"|\.inv_freq$|\.masked_bias$|\.attention\.bias$"
 )
-"""Tensors without a part in the reward, those that read images among them."""
 
 
 def load_any(
@@ -55,12 +54,12 @@ def load_any(
   if reference:
     from .implicit import load_log_ratio
 
-    of_steps = {"scale": family.scale, "of_steps": True} if family else {}
-    return made_ready(*load_log_ratio(path, reference, **of_steps, **run)), family
+    scale = family.scale if family else 1.0
+    return made_ready(*load_log_ratio(path, reference, scale=scale, of_steps=bool(family), **run)), family
   if family and family.head:
     checkpoints.check_kind(path, family, kind)
     return load_family(path, family, **run), family
-  return checkpoints.load(path, kind=kind, **run), family
+  return checkpoints.load(path, kind=kind, family=family, **run), family
 
 
 def load_family(path: str, family: Family, *, dtype: str, device: str | None) -> checkpoints.Loaded:
@@ -82,17 +81,13 @@ def load_family(path: str, family: Family, *, dtype: str, device: str | None) ->
   with without_reports():
     model, info = loaded_by(path, lambda: made.from_pretrained(None, config=config, state_dict=state, **asked))
   model.score.to(torch.float64 if dtype == "float64" else torch.float32)
-  notes = [_read_by(path, family), *check_loaded(path, model, info, scores=False, strict=True)]
+  notes = [family.read_by(path), *check_loaded(path, model, info, scores=False, strict=True)]
   missing = sorted(name for name in info["missing_keys"] if not name.endswith(".num_batches_tracked"))
   if missing:
     raise ModelError(f"{path} lacks {len(missing)} tensors, the first is {missing[0]}")
   notes += notes_of_files(str(folder))
   check_embedded(path, tokenizer, model.get_input_embeddings().num_embeddings)
   return made_ready(model.to(device), tokenizer, notes)
-
-
-def _read_by(path: str, family: Family) -> str:
-  return f"{path}: {family.called}, read by {family.how}"
 
 
 def made_ready(model: Model, tokenizer: Tokenizer, notes: list[str]) -> checkpoints.Loaded:
@@ -197,12 +192,10 @@ def under_own_names(path: str, state: dict[str, Tensor], family: Family, tokeniz
 
 def split_attention(state: dict[str, Tensor], config: Config) -> None:
   """InternLM2's `wqkv` as Llama's three projections: of each key head its queries, then its key, then its value."""
-  heads = config.get_text_config()
   for name in [name for name in state if name.endswith(".attention.wqkv.weight")]:
-    fused = state.pop(name)
-    queries, keys = heads.num_attention_heads // heads.num_key_value_heads, heads.num_key_value_heads
-    grouped = fused.view(keys, queries + 2, -1, fused.shape[-1])
-    for part, own in zip("qkv", (grouped[:, :queries], grouped[:, -2], grouped[:, -1]), strict=True):
+    fused, keys = state.pop(name), config.num_key_value_heads
+    grouped = fused.view(keys, config.num_attention_heads // keys + 2, -1, fused.shape[-1])
+    for part, own in zip("qkv", (grouped[:, :-2], grouped[:, -2], grouped[:, -1]), strict=True):
       state[name.replace("attention.wqkv", f"self_attn.{part}_proj")] = own.reshape(-1, fused.shape[-1])
 
 
@@ -245,9 +238,6 @@ def renderer_of(
   if family.kind == "process":
     made = PublicStepRenderer(tokenizer, family, separator=separator, scored_at=own or "last_token", **rules)
   else:
-    if family.head is None:  # in place of what `checkpoints.load` says of a model that nobody knows
-      told = [note for note in notes if not note.startswith((f"{path} has no ", "chat template: the tok"))]
-      notes[:] = [_read_by(path, family), *told]
     if family.pair and getattr(loaded.model.config, "type_vocab_size", 0) > 1:
       loaded.model.register_forward_pre_hook(with_token_types(tokenizer.sep_token_id), with_kwargs=True)
     place = "pooled" if family.pooled else own or "end"

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -13,7 +12,7 @@ from .data.records import Message
 from .errors import DataError, ModelError, UsageError
 from .hf import Tokenizer
 from .public_table import Family, as_text
-from .rendering import Rendered, Renderer
+from .rendering import Rendered, Renderer, Written
 from .step_rendering import RenderedSolution, StepRenderer
 
 
@@ -54,11 +53,16 @@ class PublicRenderer(Renderer):
     self.family, self._templated = family, self.text_format != "rendered"
     self._is_pair = family.pair and self._templated
     self.reads_reference = family.reads_reference
-    self.reads_written = not (self._is_pair or family.reads_reference or family.compares)
+    self.reads_written = not (self._is_pair or family.compares)
     self._opening = [] if family.bos == "template" else opening_ids(tokenizer)
     if family.compares and not self._templated:
       raise UsageError("--text_format rendered is not for a model that compares answers: it writes two of them")
-    self._gate = self._tokens([family.gate])[0] if family.gate else []
+    self._opens = ""
+    if family.gate:
+      self._opens = self._write(ASKED, None, True).removeprefix(self._write(ASKED, None, False))
+      if not self._opens:
+        raise ModelError(f"the chat template of {path} opens no answer, before which the weights of numbers are read")
+    self._reply = self._tokens([self._opens])[0] if self._opens else []
     self._appended = None
     if family.append:
       self.closing = next(filter(tokenizer.get_vocab().__contains__, family.append), family.append[0])
@@ -67,8 +71,9 @@ class PublicRenderer(Renderer):
       one_token(path, tokenizer, mark, "which its authors write between the texts")
 
   def places_of(self, ids: list[int]) -> list[int]:
-    """Where the gate is read, if there is one, and the last."""
-    return [*([_found(ids, self._gate)[-1]] if self._gate else ()), len(ids) - 1]
+    """Where the gate reads, if there is one, and the last."""
+    opened = _found(ids, self._reply)[:: 1 if self.family.compares else -1] if self._reply else []
+    return [*(start - self.family.gate for start in opened[:1]), len(ids) - 1]
 
   def _filled(self, messages: Sequence[Message], tools, prompt_only: bool, count: bool = False) -> str:
     family = self.family
@@ -82,7 +87,8 @@ class PublicRenderer(Renderer):
     return written if written.endswith(end.strip()) else written + end
 
   def _parts_of(self, prompt, completion, tools, origin) -> list[str | list[int]]:
-    if self.reads_reference and not isinstance(completion[-1].get("reference"), str):
+    is_written = isinstance(completion, Written)  # with its reference
+    if self.reads_reference and not is_written and not isinstance(completion[-1].get("reference"), str):
       what = "the answer has no `reference`, a text that this model compares it with"
       raise DataError(
         what, where=origin, hint="give rows a column `reference`, or the answer's message a field of that name"
@@ -92,11 +98,6 @@ class PublicRenderer(Renderer):
     if tools:
       raise DataError("a text pair has no place for `tools`", where=origin, hint="drop them: --columns tools=")
     return [self.tokenizer(as_text(prompt), as_text(completion))["input_ids"]]
-
-  @cached_property
-  def _reply(self) -> list[int]:
-    """What opens an answer."""
-    return self._tokens([self.text(ASKED, prompt_only=True).removeprefix(self.text(ASKED))])[0]
 
   def prompt_ids(self, prompt: Sequence[Message], tools: list[dict] | None = None, *, where=None) -> list[int]:
     if self._is_pair:
@@ -117,14 +118,10 @@ class PublicRenderer(Renderer):
     if self.family.head == "Embedding":
       ids = [*ids[:-1], self.tokenizer.eos_token_id]  # as its authors set it
     fitted = super()._fit([ids], prompt, completion, tools, origin)
-    if fitted and self._gate and not _found(fitted.ids, self._gate):
-      what = f"the text lacks {self.family.gate!r}, where the weights of the attributes are read"
+    if fitted and self._reply and not _found(fitted.ids, self._reply):
+      what = f"the text lacks {self._opens!r}, where the weights of the attributes are read"
       hint = "raise --max_length: the start of the answer was cut off" if fitted.cut else None
       raise DataError(what, where=origin, hint=hint)
-    if fitted and self.family.head == "Embedding":
-      asked = prompt[: 1 + (prompt[0]["role"] == "system")] if prompt else []
-      start = self._answer_start(ids, asked, tools, origin) - len(self._reply)
-      return replace(fitted, start=max(start - fitted.cut, 1))
     return fitted
 
 

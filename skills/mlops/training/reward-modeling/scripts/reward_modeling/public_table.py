@@ -17,23 +17,20 @@ LAST = "a linear head at the last token"
 class Family:
   """Models of one head and one text format.
 
-  called: their published ids. how: the reward is read. refused: why it cannot be scored.
-  classes (of `architectures`), config, tensors (each of these patterns, parted by spaces, fits one) and lacks (fits none)
-  (patterns of the values) must all fit; `named`, of the name, only where other models have the same tensors.
-  head: a class of `public_heads` with these options, None for one of transformers. weights: pattern -> new name, `model.*`
-  (the trunk) or `score.*` (the head, whose sizes are theirs). tokens: whose logits are the head, ids or texts.
-  trunk: `model_type` of transformers, where the config's is unknown, and so its tokenizer's class.
-  pooled: the mean of all tokens is read. gate: the text at whose last place the attributes' weights are read.
+  called: published ids. Patterns of classes (of `architectures`), config (of values), tensors (parted by spaces, each fits one) and
+  lacks (fits none) must fit; `named`, of the name, only where other models have the same tensors.
+  head: of `public_heads`, with these options; None for one of transformers. weights: pattern -> `model.*` (the trunk) or `score.*`.
+  tokens: ids or texts whose logits are the head. trunk: `model_type`, where transformers does not know the config's.
+  pooled: the mean of all tokens is read. gate: so many tokens before what opens the answer the numbers' weights are read.
   compares: two answers, so that rewards hold within a prompt only. reads_reference: the answer's message has a `reference`.
-  template: over the tokenizer's own. system: the turn that opens a conversation without one. bos: "template" (what it
-  writes), "tokenizer" (the tokenizer's, once), "both" or "none". append: a last token, the first of these in the vocabulary.
-  turns: changes the messages. prompt_only: the answer is part of a prompt, read where the model would reply. end: of
-  every text, with {eos}. pair: the two texts of an encoder.
-  tag: after a step, read at its last token, or `early` tokens before it; all that follows is of process models. opening: of a
-  literal text, {} for the prompt; None for the chat template. step: of each step there, {} for it. pieces: prompt, steps and
-  tags are tokenized one by one. replies: each step is a user turn and "+" the reply. split: where one text is split. value: of a step's log-odds.
-  reference: the model whose log-probabilities are subtracted, times `scale`. own: `implicit_reward` of a config written by
-  train_process.py, where that model is known.
+  template: over the tokenizer's. system: opens a conversation without one. bos: "template" (what it writes), "tokenizer" (the
+  tokenizer's, once), "both" or "none". append: a last token, the first of these in the vocabulary. turns: changes the messages.
+  prompt_only: the answer is part of a prompt, read where the model would reply. end: of every text, with {eos}. pair: the two texts
+  of an encoder.
+  tag: after a step, read at its last token, or `early` tokens before; what follows is of process models, too. opening, step: of a
+  literal text, {} for the prompt or step; without, the chat template. pieces: prompt, steps and tags are tokenized one by one.
+  replies: each step is a user turn and "+" the reply. split: where one text is split. value: of a step's log-odds.
+  reference: the model whose log-probabilities are subtracted, times `scale`. own: `implicit_reward` of a config by train_process.py.
   """
 
   called: str
@@ -53,7 +50,7 @@ class Family:
   tokens: tuple[int | str, ...] = ()
   trunk: str | None = None
   pooled: bool = False
-  gate: str | None = None
+  gate: int = 0
   compares: bool = False
   reads_reference: bool = False
 
@@ -84,14 +81,17 @@ class Family:
   def kind(self) -> str:
     return "outcome" if self.tag is None else "process"
 
+  def read_by(self, path: str) -> str:
+    return f"{path}: {self.called}, read by {self.how}"
+
   def text(self) -> str:
-    """Its text format in words, for the log and the list."""
     if self.head == "Marked":
       return "prompt and both answers, each after a mark and cut at its end (PairRM: 1,224 and 412 tokens)"
     template = "prompt and answer as a text pair" if self.pair else "its own chat template"
     if self.tag is not None:
       form = template if self.opening is None else f"a literal text, {self.opening!r}"
-      return f"{form}, {'each step a turn' if self.replies else f'{self.tag!r} after each step'}"
+      steps = f"{self.tag!r} after each step" if self.tag else "then the steps"
+      return f"{form}, {'each step a turn' if self.replies else steps}"
     words = {
       "a literal frame of its authors" if self.template else template: True,
       f"system prompt {self.system!r}": self.system is not None,
@@ -117,9 +117,9 @@ def implicit_family(own: Mapping[str, Any]) -> Family:
 
 
 FRAME = (
-  "{%- for message in messages -%}{%- if message['role'] == 'user' -%}{{ USER }}"
-  "{%- elif message['role'] == 'assistant' -%}{{ ANSWER }}{%- if not loop.last -%}{{ BETWEEN }}{%- endif -%}"
-  "{%- else -%}{{ raise_exception('it has no such turn') }}{%- endif -%}{%- endfor -%}{%- if add_generation_prompt -%}{{ OPENING }}{%- endif -%}"
+  "{% for message in messages %}{% if message['role'] == 'user' %}{{ USER }}{% elif message['role'] == 'assistant' %}{{ ANSWER }}"
+  "{% if not loop.last %}{{ BETWEEN }}{% endif %}{% else %}{{ raise_exception('it has no such turn') }}{% endif %}{% endfor %}"
+  "{% if add_generation_prompt %}{{ OPENING }}{% endif %}"
 )
 
 
@@ -191,18 +191,18 @@ classified_steps = partial(Family, tensors=r"^score\.weight")
 comparing = partial(Family, compares=True)
 
 BEAVER = Family(
-    "PKU-Alignment/beaver-7b-v*-reward", "its card, reward-bench beaver.py", LAST + ", normalized where its config says so",
+    "PKU-Alignment/beaver-7b-v*-reward", "its card, reward-bench", LAST + ", normalized where its config says so",
     classes="LlamaForScore", tensors=r"^score_head\.weight", head="Normalized", weights={**LINEAR, r"^normalizer\.": "score."},
     template=frame("BEGINNING OF CONVERSATION: USER: {} ", "ASSISTANT:{}", "</s>"), bos="tokenizer",
 )  # fmt: skip
 OASST = Family(
-    "OpenAssistant/oasst-rm-2*-pythia-*", "reward-bench openassistant.py",
+    "OpenAssistant/oasst-rm-2*-pythia-*", "reward-bench",
     classes="GPTNeoXRewardModel", tensors=r"^out_proj\.weight", head="Stack", weights={r"^out_proj\.": "score.0."}, trunk="gpt_neox",
     template=frame("<|prompter|>{}<|endoftext|>", "<|assistant|>{}<|endoftext|>"),
 )  # fmt: skip
 VALID = "the probability that a step is neutral or positive, of three classes, "
 REASON_EVAL = prm(
-    "GAIR/ReasonEval-7B", "GAIR-NLP/ReasonEval codes/examples.py", VALID + "one token before its end, as its authors' script counts",
+    "GAIR/ReasonEval-7B", "GAIR-NLP/ReasonEval", VALID + "one token before its end, as its authors' script counts",
     config={"score_dimension": 3}, tensors=LINEAR_HEAD, head="Validity", weights=LINEAR, bos="tokenizer",
     opening="Question:\n{}\nAnswer:\nLet's think step by step.\n", tag="", early=1, pieces=True, split="\n",
 )  # fmt: skip
@@ -221,7 +221,7 @@ INTERNLM2 = Family(
     }, trunk="llama", append=("<|reward|>", "[UNUSED_TOKEN_130]"),
 )  # fmt: skip
 QRM = Family(
-    "nicolinho/QRM-Llama3-8B, QRM-Llama3.1-8B, QRM-Llama3.1-8B-v2", "reward-bench qrm.py",
+    "nicolinho/QRM-Llama3-8B, QRM-Llama3.1-8B, QRM-Llama3.1-8B-v2", "reward-bench",
     "the mean of quantiles of each attribute, mixed by a gate that reads the end of the prompt",
     classes=r"Llama\w+WithGating\w*", tensors=r"^regression_layer\.weight ^gating\.layers\.\d\.running_mean",
     head="Gated",
@@ -231,7 +231,7 @@ QRM = Family(
         r"^gating\.logit_scale$": "score.scale",
         r"^reward_transform_matrix$": "score.transform",
     },
-    options={"adjusted": True}, gate="<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n", max_length=4096,
+    options={"adjusted": True}, gate=1, max_length=4096,
 )  # fmt: skip
 NEMOTRON = Family(
     "nvidia/Llama-3.1-Nemotron-70B-Reward-HF, Llama-3.3-Nemotron-70B-Reward*, Qwen-2.5-Nemotron-32B-Reward", "its card",
@@ -250,7 +250,7 @@ PUBLIC: dict[str, Family] = {
         classes="Qwen2ForProcessRewardModel", tag="<extra_0>", system=BOXED,
     ),
     "skywork-o1-prm": prm(
-        "Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B, -7B", "SkyworkAI/skywork-o1-prm-inference model_utils",
+        "Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B, -7B", "SkyworkAI/skywork-o1-prm-inference",
         "the sigmoid of the value head at the line break after each step",
         classes=r"Qwen2For(Prm|Reward)Model", named="prm", tensors=LINEAR_HEAD, weights=LINEAR,
         tag="\n", opening="{bos}{}\n", pieces=True, split="\n", aggregate="mean",
@@ -278,7 +278,7 @@ PUBLIC: dict[str, Family] = {
         tag="ки", opening="{} ", step="{} ки\n", split="\n", bos="tokenizer",
     ),
     "rlhflow-prm": step_tokens(
-        "RLHFlow/Llama3.1-8B-PRM-Mistral-Data, -Deepseek-Data", "RLHFlow/RLHF-Reward-Modeling math-rm/prm_evaluate.py",
+        "RLHFlow/Llama3.1-8B-PRM-Mistral-Data, -Deepseek-Data", "RLHFlow math-rm/prm_evaluate.py",
         PLUS + "as the reply to each step", classes="LlamaForCausalLM", named="8b-prm-",
         tag="<|start_header_id|>assistant<|end_header_id|>\n\n", replies=True, aggregate="mean", max_length=8192,
     ),
@@ -301,26 +301,26 @@ PUBLIC: dict[str, Family] = {
     ),
     # ---- two answers
     "pair-rm": comparing(
-        "llm-blender/PairRM-hf, mightbe/Better-PairRM", "LLM-Blender pairrm.py, reward-bench pairrm.py",
+        "llm-blender/PairRM-hf, mightbe/Better-PairRM", "LLM-Blender, reward-bench",
         "the difference of two heads, at the marks of both answers, mean over both orders",
         classes="DebertaV2PairRM", tensors=r"^head_layer\.4\.weight", head="Marked",
         weights={r"^head_layer\.1\.": "score.pair.0.", r"^head_layer\.4\.": "score.pair.2."},
     ),
     "pair-preference": comparing(
-        "RLHFlow/pair-preference-model-LLaMA3-8B", "RLHFlow pair-pm, reward-bench slicpairpm.py",
+        "RLHFlow/pair-preference-model-LLaMA3-8B", "RLHFlow pair-pm, reward-bench",
         'the probability of "A" against "B" after both answers, mean over both orders',
         classes="LlamaForCausalLM", named="pair-preference", head="Difference", tokens=("A", "B"), turns=_in_context, bos="none",
     ),
     "steamshp": comparing(
-        "stanfordnlp/SteamSHP-flan-t5-large, -xl", "its card, reward-bench shp.py",
+        "stanfordnlp/SteamSHP-flan-t5-large, -xl", "its card, reward-bench",
         'the probability that it writes "A" against "B", mean over both orders', classes="T5ForConditionalGeneration", named="steamshp",
         head="Difference", tokens=("A", "B"), turns=_posted, template="{{ messages[0]['content'] + eos_token }}",
     ),
     "gpm": comparing(
-        "general-preference/GPM-*", "general-preference-model gpm_example_usage.py",
+        "general-preference/GPM-*", "general-preference-model",
         "ten times the skew-symmetric product of both answers' embeddings, weighted by a head at the end of the prompt",
         tensors=r"^value_head\.weight", named=r"\bgpm-", head="Embedding",
-        weights={r"^(value|prompt)_head\.": r"score.\1.0."}, bos="both", max_length=4096,
+        weights={r"^(value|prompt)_head\.": r"score.\1.0."}, gate=1, bos="both", max_length=4096,
     ),
     # ---- heads of transformers
     "skywork-v2": classifier(
@@ -329,26 +329,22 @@ PUBLIC: dict[str, Family] = {
     "grm": classifier("Ray2333/GRM-*-rewardmodel-ft", "JudgeBench judges.py (double BOS)", named=r"grm-.*rewardmodel", bos="both"),
     "plain": classifier(
         "Skywork/Skywork-Reward-*, sfairXC/FsfairX-LLaMA3-RM-v0.1, weqweasdas/RM-*, NCSOFT/Llama-3-OffsetBias-RM-8B, "
-        "allenai/*-RM and *-RM-RB2, HFXM/RAMO-*, SultanR/SmolTulu-*-RM", "Skywork-Reward README, reward-bench pipeline.py", bos="tokenizer",
+        "allenai/*-RM and *-RM-RB2, HFXM/RAMO-*, SultanR/SmolTulu-*-RM", "Skywork-Reward README, reward-bench", bos="tokenizer",
         named=r"skywork-reward|fsfairx|weqweasdas/rm-|offsetbias|tulu.*-rm|-rm-rb2|\bramo-|smoltulu",
     ),
     "deberta-pair": Family(
         "OpenAssistant/reward-model-deberta-v3-*", "its card", "the head of transformers at the first token",
         classes=r"DebertaV2ForSequenceClassification", named=r"reward-model-deberta", pair=True,
     ),
-    "odin": classifier(
-        "gemma_9b_odin_v2", "ODIN, arXiv:2402.07319", "the second of two linear heads at the last token; the first is of length",
-        named="odin", tensors=r"^score\.weight", head="Second", weights={r"^score\.": "score.0."},
-    ),
     # ---- two layers
     "qwen-math-rm": mlp("Qwen/Qwen2.5-Math-RM-72B", "its card, vLLM qwen2_rm.py", classes="Qwen2ForRewardModel", named=r"2\.5-math", system=BOXED),
     "qwen-rm": mlp(
         "Qwen/Qwen2-Math-RM-72B, Qwen/WorldPM-72B*", "its card, QwenLM/WorldPM README", classes=r"Qwen2ForRewardModel|WorldPM\w*", system="",
     ),
-    "inf-orm": mlp("infly/INF-ORM-Llama3.1-70B", "reward-bench inform.py", classes="INFORMForSequenceClassification"),
+    "inf-orm": mlp("infly/INF-ORM-Llama3.1-70B", "reward-bench", classes="INFORMForSequenceClassification"),
     # ---- one layer under another name
     "polar": replace(
-        INTERNLM2, called="internlm/POLAR-1_8B, POLAR-7B", source="InternLM/POLAR src/polar/reward_func.py",
+        INTERNLM2, called="internlm/POLAR-1_8B, POLAR-7B", source="InternLM/POLAR",
         how="its likeness to a reference answer, the row's `reference`, at an appended reward token", named="polar", reads_reference=True,
         turns=_beside_reference, template=frame("{}\n", "{}", "<|reward|>"), bos="tokenizer", append=("[UNUSED_TOKEN_130]",),
         max_length=16_384,
@@ -359,18 +355,18 @@ PUBLIC: dict[str, Family] = {
         classes="LlamaRewardModel", template=frame("Human: {}\n\n", "Assistant: {}", "\n\n"), bos="tokenizer",
     ),
     "eurus-rm": regression(
-        "openbmb/Eurus-RM-7b", "OpenBMB/Eurus, reward-bench openbmb.py",
+        "openbmb/Eurus-RM-7b", "OpenBMB/Eurus, reward-bench",
         config={"model_type": "mistral"}, template=frame("[INST] {} [/INST] ", "{}", " "), bos="tokenizer",
     ),
     "starling-34b": starling(
-        "Nexusflow/Starling-RM-34B", "reward-bench starling.py", config={"vocab_size": 64_000}, bos="tokenizer", max_length=2048,
+        "Nexusflow/Starling-RM-34B", "reward-bench", config={"vocab_size": 64_000}, bos="tokenizer", max_length=2048,
     ),
     "starling": starling(
-        "berkeley-nest/Starling-RM-7B-alpha", "its card, reward-bench starling.py",
+        "berkeley-nest/Starling-RM-7B-alpha", "its card, reward-bench",
         config={"model_type": "llama"}, template=frame("<s>[INST] {} </s> [/INST] ", "{}</s>"), bos="both", max_length=2048,
     ),
     "athene": linear(
-        "Nexusflow/Athene-RM-8B, -70B", "reward-bench athene.py", "a linear head at an appended CLS token",
+        "Nexusflow/Athene-RM-8B, -70B", "reward-bench", "a linear head at an appended CLS token",
         classes="AtheneForSequenceClassification", tensors=r"^v_head\.weight", bos="both", append=("<|reserved_special_token_1|>",), max_length=4096,
     ),
     "beaver-cost": replace(
@@ -381,18 +377,18 @@ PUBLIC: dict[str, Family] = {
     "oasst-mean": replace(OASST, how="a linear head on the mean of all tokens", config={"pooling": "mean"}, pooled=True),
     "oasst": OASST,
     "grm-sftreg": Family(
-        "Ray2333/GRM-*-sftreg, Ray2333/GRM-llama3-8B-distill", "reward-bench grm.py",
+        "Ray2333/GRM-*-sftreg, Ray2333/GRM-llama3-8B-distill", "reward-bench",
         "the value head (linear or two layers with ReLU) at the last token",
         tensors=r"^v_head\.summary\.", lacks=r"^score\.", named=r"grm-", head="Stack", weights=VALUE, bos="tokenizer", max_length=2048,
     ),
     "openrlhf": Family(
-        "any model that OpenRLHF saved", "OpenRLHF models/model.py, datasets/reward_dataset.py", LAST + ", which is EOS",
+        "any model that OpenRLHF saved", "OpenRLHF", LAST + ", which is EOS",
         classes=r"(?!\w+ForSequenceClassification)\w*", config={"value_head_prefix": ".+"},
         tensors=r"^(score|value_head)\.weight", head="Normalized", weights={r"^(score|value_head)\.": "score.0."}, end=" {eos}",
     ),
     # ---- many heads
     "ldl": Family(
-        "ShikaiChen/LDL-Reward-Gemma-2-27B-v0.1", "reward-bench ldlreward.py",
+        "ShikaiChen/LDL-Reward-Gemma-2-27B-v0.1", "reward-bench",
         "the means of the distributions of 22 objectives, weighted by a network on the same state",
         classes=r"Gemma2\w*|LDL\w*", named=r"ldl-reward", head="Distributions",
         # between its gate's layers stands dropout, which has a number too
@@ -401,11 +397,11 @@ PUBLIC: dict[str, Family] = {
     ),
     "qrm": QRM,
     "qrm-gemma": replace(
-        QRM, called="nicolinho/QRM-Gemma-2-27B", source="reward-bench qrm.py; its gate's place is inferred",
-        classes=r"Gemma2\w+WithGating\w*", gate="<end_of_turn>\n<start_of_turn>model\n",
+        QRM, called="nicolinho/QRM-Gemma-2-27B", source="reward-bench; its gate's place is inferred",
+        classes=r"Gemma2\w+WithGating\w*", gate=2,
     ),
     "armorm": replace(
-        QRM, called="RLHFlow/ArmoRM-Llama3-8B-v0.1", source="RLHFlow/RLHF-Reward-Modeling armo-rm",
+        QRM, called="RLHFlow/ArmoRM-Llama3-8B-v0.1", source="RLHFlow armo-rm",
         how="19 attributes at the last token, mixed by a gate that reads the end of the prompt",
         classes=r"\w+WithGating", tensors=r"^regression_layer\.weight ^gating\.layers\.1\.weight ^reward_transform_matrix",
         # between its gate's layers stands ReLU without a number
@@ -431,25 +427,25 @@ PUBLIC: dict[str, Family] = {
     "nemotron-qwen3": replace(NEMOTRON, called="nvidia/Qwen-3-Nemotron-32B-Reward", classes="Qwen3ForCausalLM", turns=_without_thinking),
     "nemotron": NEMOTRON,
     "rlhflow-orm": Family(
-        "RLHFlow/Llama3.1-8B-ORM-Mistral-Data, -Deepseek-Data", "RLHFlow/RLHF-Reward-Modeling orm_evaluate.py",
+        "RLHFlow/Llama3.1-8B-ORM-Mistral-Data, -Deepseek-Data", "RLHFlow orm_evaluate.py",
         PLUS + "as the reply to question and answer in one turn",
         classes=CAUSAL, named=r"8b-orm-", head="Probability", tokens=("+", "-"), turns=_merged, prompt_only=True,
     ),
     # ---- refused
     "ziya": Family(
-        "IDEA-CCNL/Ziya-LLaMA-7B-Reward", "reward-bench ziya.py", "code of its own", named=r"ziya-llama.*reward",
+        "IDEA-CCNL/Ziya-LLaMA-7B-Reward", "reward-bench", "code of its own", named=r"ziya-llama.*reward",
         refused="its head is known only to code of its own, which is never run",
     ),
     # ---- what nobody named
     "linear head": Family(
         "any model with one linear head (v_head, value_head, regression_head, score_head, reward_head), as Skywork/Skywork-VL-Reward-7B",
-        "LLaMA-Factory model_utils/valuehead.py, TRL", classes=r"(?!\w+For(Sequence|Token)Classification$)\w*",
+        "LLaMA-Factory, TRL", classes=r"(?!\w+For(Sequence|Token)Classification$)\w*",
         tensors=HEADS + r"(\d\.)?weight", lacks=r"^score\.", head="Stack", weights=VALUE,
     ),
 }  # fmt: skip
 """Name -> family, the most particular first."""
-ROUTED = (
-  "qwen-prm math-shepherd rlhflow-prm skywork-o1-prm versa-prm math-psa trl-blank-line implicit-prm pair-rm pair-preference "
-  "skywork-v2 plain grm qwen-math-rm qwen-rm inf-orm internlm2 ultrarm beaver beaver-cost grm-sftreg armorm qrm urm nemotron oasst rlhflow-orm"
-)
-"""Whose tiny checkpoints get the numbers of their authors' or a peer's code (benchmarks/public_models.md)."""
+BY_FORMULA = (
+    "reasonflux-prm", "pure", "trl", "deberta-pair", "eurus-rm", "starling", "starling-34b", "athene", "oasst-mean", "openrlhf",
+    "qrm-gemma", "urm-fixed", "nemotron-principle", "nemotron-qwen3", "linear head",
+)  # fmt: skip
+"""The tiny checkpoints of all others get the numbers of their authors' or a peer's code (benchmarks/public_models.md)."""

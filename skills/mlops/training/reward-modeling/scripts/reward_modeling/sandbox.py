@@ -35,7 +35,6 @@ SLOTS: dict[str, tuple[str, ...]] = {
   "first": SUMMANDS,
   "second": SUMMANDS,
 }
-"""What each {field} of a template may be."""
 
 ENTITIES = frozenset(word.lower() for word in PEOPLE + ITEMS + PLACES + GARMENTS)
 
@@ -181,7 +180,6 @@ FLAWS: dict[str, Flaw] = {
   "truncated": Flaw("does not end in a full stop, or the end of the turn never came", 0.5),
   "padded": Flaw(f"is longer than {LONGEST} words; counted per word too many", 0.5, each=0.05, most=1.0),
 }
-"""An answer that states the right value and has no flaw is worth 1."""
 
 BONUS = 0.2
 MAX_GOLD = 1.0 + BONUS

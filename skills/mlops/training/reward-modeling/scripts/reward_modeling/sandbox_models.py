@@ -25,7 +25,6 @@ CHAT_TEMPLATE = (
   "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '" + END + "' }}{% endfor %}"
   "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-"""Nothing follows the END of the last turn: it is the token that a reward model scores."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class TrainingSettings:
 SFT_DEFAULTS = TrainingSettings(steps=500, batch_size=32, learning_rate=4e-3)
 
 REWARD_DEFAULTS = TrainingSettings(steps=600, batch_size=32, learning_rate=1.5e-3)
-"""Pairs for the reward model: held-out accuracy 0.88 to 0.93 on three seeds (30 CPU seconds); after 400 steps two had 0.76."""
+"""Held-out accuracy 0.88 to 0.93 on three seeds (30 CPU seconds); after 400 steps two had 0.76."""
 
 PPO_DEFAULTS: dict[str, Any] = {
   "response_length": 28,

@@ -1,7 +1,7 @@
 """Solutions in steps -> token ids and the place of each label.
 
-1. Prompt, steps and separator are tokenized one by one: the ids of the first k steps are a prefix of the ids of all, and
-   a decoder scores every step in one pass. An encoder would see what follows, so each prefix is a row of its own.
+1. Prompt, steps and separator are tokenized one by one, so that a decoder scores every step in one pass. An encoder would see
+   what follows: each prefix is a row of its own.
 2. The scored token is the separator's last, not a closing SEP or EOS, which would say whether the solution ended.
 """
 

@@ -48,7 +48,7 @@ class Budget:
         self.weigh(item, deep)
     return value
 
-  def weigh_integers(self, values: Sequence[Any], times: int = 1) -> None:
+  def weigh_integers(self, values: Sequence[object], times: int = 1) -> None:
     self.charge(times * sum(abs(value) for value in values if isinstance(value, int)))
 
 
@@ -71,7 +71,7 @@ def _weighed_deep(context: object, value: object) -> Any:
   return budget.weigh(value, deep=True)
 
 
-def _check_format(form: str, values: Sequence[Any]) -> None:
+def _check_format(form: str, values: Sequence[object]) -> None:
   """A width makes as many spaces: `'%1000000000d'`, or `'%*d'` and `'{:{}}'` with a number for it."""
   if _LONG_NUMBER.search(form):
     raise TooMuchError("it formats a text with a huge width")
@@ -92,7 +92,7 @@ def _filter(name: str, function: Callable) -> Any:
   return paying
 
 
-def _check_growth(name: str, args: list[Any], values: list[Any]) -> list[Any]:
+def _check_growth(name: str, args: list[object], values: list[object]) -> list[object]:
   texts = [value for value in values if isinstance(value, str)]
   if name == "format" and texts:
     _check_format(texts[0], values)

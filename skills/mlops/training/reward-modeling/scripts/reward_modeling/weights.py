@@ -35,11 +35,10 @@ WRAPPERS = {
     PLAIN,
   ),
 }
-"""Names of tensors, as a pattern -> why they are refused, and the hint."""
+"""Names of tensors -> why they are refused, and the hint."""
 HEAD_TENSORS = re.compile(
   r"(^|\.)((v|value|rm|reward|score|regression|cost|classification)_?(head|model_head|layer)|score|classifier|critic)\."
 )
-"""Names of tensors that make a score, ours among them."""
 
 
 def check_size(path: str, auto_class, **fields) -> None:
