@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface
 
+from .heads import unwrapped
 from .hf import Config, Model
 from .packing import PackedRow
 
@@ -22,7 +23,7 @@ BLOCK = 128
 WITHOUT_EFFECT = frozenset(
   (
     *("position_ids", "cache_position", "use_cache", "output_attentions", "is_causal", "position_embeddings"),
-    *("output_hidden_states", "output_router_logits", "ends", "num_items_in_batch"),
+    *("output_router_logits", "ends", "num_items_in_batch"),
   )
 )
 """Passed along without effect here; `ends` is for the hook that reads scores in training, the last for the loss."""
@@ -277,3 +278,21 @@ def outputs_at(
     input_ids=ids, position_ids=positions, use_cache=False, layout=layout
   ).last_hidden_state
   return head(hidden[0, distinct])[which]
+
+
+def language_logits(
+  model: Model, inputs: dict[str, object], rows: torch.Tensor, places: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+  """(logits [L, V] in at least fp32, the states [L, d] under them) of a language model at rows and places [L], no others."""
+  states: list[torch.Tensor] = []
+
+  def chosen(head: torch.nn.Module, read: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    states.append(read[0][rows, places])
+    return (states[0][None],)
+
+  hook = unwrapped(model).get_output_embeddings().register_forward_pre_hook(chosen)
+  try:
+    logits = model(**inputs, use_cache=False).logits[0]
+  finally:
+    hook.remove()
+  return at_least_fp32(logits), states[0]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from . import attention
-from .attention import Layout, UnsupportedAttentionError, filled, outputs_at, sent, shared_prefix
+from .attention import Layout, UnsupportedAttentionError, filled, language_logits, outputs_at, sent, shared_prefix
 from .heads import head_name
 from .hf import Config, Model
 from .packing import PackedRow, pack_together
@@ -35,9 +35,10 @@ def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "l
   if wanted is False:
     return "--shared_prefix false asks for it"
   config, weights = model.config.get_text_config(), next(model.parameters())
-  by_token = type(model).__name__.endswith("ForTokenClassification") or hasattr(model, "score") or _has_no_score(model)
+  no_score = model.base_model is model or model.get_output_embeddings() is not None  # a trunk, a language model
+  by_token = no_score or hasattr(model, "score") or type(model).__name__.endswith("ForTokenClassification")
   if scored_at == "pooled" or not by_token or not hasattr(model, "base_model_prefix"):
-    return "it reads its score from the whole text, as encoders do"
+    return "it reads its score from the whole text"
   device, by_blocks = weights.device.type, attention.by_blocks(weights.device)
   if device != "cpu" and not by_blocks:
     return "it does not run on this device"
@@ -56,11 +57,6 @@ def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "l
     if not difference <= TOLERANCES[like.dtype]:
       return f"a small model of its class gives other rewards on packed rows{where} (by {difference:.0e})"
   return None
-
-
-def _has_no_score(model: Model) -> bool:
-  """A language model, or the trunk of one."""
-  return model.base_model is model or model.get_output_embeddings() is not None
 
 
 def text_class(model: Model) -> type:
@@ -116,7 +112,7 @@ def _outputs(model: Model, row: PackedRow, layout: Layout) -> torch.Tensor:
   if model.get_output_embeddings() is None:
     return outputs_at(model, getattr(model, head_name(model)), row, row.ends, layout)
   ids, positions, ends = sent([*filled(row, model.device), torch.tensor(row.ends)], model.device)
-  return model(input_ids=ids, position_ids=positions, layout=layout, use_cache=False, logits_to_keep=ends).logits[0]
+  return language_logits(model, {"input_ids": ids, "position_ids": positions, "layout": layout}, 0 * ends, ends)[0]
 
 
 def shrunken(config: Config, head_dim: int = 16) -> Any:

@@ -46,8 +46,8 @@ def answer_log_probs(model: Any, ids: Tensor, mask: Tensor, starts: Tensor) -> T
 
 
 class ImplicitTrainer(ProcessTrainer):
-  def __init__(self, model: Any, *, ratio: LogRatio, **kwargs: Any):
-    super().__init__(model, **kwargs)
+  def __init__(self, *, ratio: LogRatio, **kwargs: Any):
+    super().__init__(**kwargs)
     self.ratio, self.compute_metrics = ratio, None
 
   def compute_loss(

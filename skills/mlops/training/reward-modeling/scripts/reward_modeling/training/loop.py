@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +17,7 @@ from ..errors import ModelError, RunError
 from ..output_folder import discard_checkpoints, last_complete_checkpoint
 from ..terminal import QUIET_SECONDS, console, log
 from . import configuration, resuming, sharding
+from .packed import packed_batches
 
 if TYPE_CHECKING:
   from peft import PeftConfig
@@ -66,13 +65,12 @@ def fit(
   peft_config: PeftConfig | None = None,
   resume: str | None = None,
   loss: dict[str, object],
-  within: Callable[[Trainer], contextlib.AbstractContextManager[str | None]] | None = None,
+  shared_prefix: bool | None = None,
   **own: object,
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
   """Train a reward model. Returns what `run` returns.
 
-  loss: settings that must be the same for a run to be resumed. within: a block for the run that yields why batches are padded.
-  own: arguments of this class of trainer.
+  loss: settings that must be the same for a run to be resumed. shared_prefix: None where it is faster. own: arguments of this class of trainer.
   Raises ModelError when the trainer refuses the model, RunError for a NaN or infinite loss or a run that cannot be resumed.
   """
   identity = {name: getattr(arguments, name) for name in resuming.IDENTITY_FIELDS} | loss
@@ -83,17 +81,20 @@ def fit(
   resuming.start_run(arguments.output_dir, arguments.process_index, identity, resume)
   sharding.shard_on_cpus_too(arguments)
   dropout = peft_config.lora_dropout if peft_config else 0.0
-  if quantized.is_quantized(model):
-    model, peft_config = quantized.with_adapter(model, peft_config), None
-    quantized.compute_in(model, torch.bfloat16 if arguments.bf16 else torch.float32)
   try:
+    if quantized.is_quantized(model):
+      model = quantized.with_adapter(model, peft_config)
+      quantized.compute_in(model, torch.bfloat16 if arguments.bf16 else torch.float32)
+    elif peft_config is not None:
+      from peft import get_peft_model
+
+      model = get_peft_model(model, peft_config)
     trainer = trainer_class(
       model=model,
       args=arguments,
       train_dataset=rows.dataset,
       eval_dataset=eval_rows.dataset if eval_rows else None,
       processing_class=renderer.tokenizer,
-      peft_config=peft_config,
       **own,
     )
   except (ValueError, TypeError) as error:
@@ -107,7 +108,7 @@ def fit(
     from ..heads import keep_head_in_float32
 
     keep_head_in_float32(trainer.model)
-  with within(trainer) if within else contextlib.nullcontext("this kind is not packed") as why_padded:
+  with packed_batches(trainer, shared_prefix) as why_padded:
     model, summary = run(trainer, resume)
   summary["batches"] = f"padded, since {why_padded}" if why_padded else "packed"
   quantized.compute_in(model, torch.float32)
@@ -211,7 +212,7 @@ class Watch(TrainerCallback):
       self.bar.start()
 
   def on_log(
-    self, args: Arguments, state: TrainerState, *_: Any, logs: dict[str, float] | None = None, **__: Any
+    self, args: Arguments, state: TrainerState, *_: object, logs: dict[str, float] | None = None, **__: object
   ) -> None:
     if not state.is_world_process_zero or not logs:
       return

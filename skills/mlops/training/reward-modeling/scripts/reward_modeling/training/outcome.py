@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -18,9 +18,6 @@ from . import loop
 from .objectives import OBJECTIVES, bradley_terry, centering, of_ratings
 
 __all__ = ["bradley_terry", "centering"]
-
-if TYPE_CHECKING:
-  from peft import PeftConfig
 
 PAIR_FIELDS = {"chosen": torch.long, "rejected": torch.long, "margin": torch.float32, "weight": torch.float32}
 TARGETS = "targets"
@@ -80,19 +77,25 @@ class OutcomeTrainer(RewardTrainer):
   - `compute_loss`, `log`: OBJECTIVES, weights, rankings; metrics are means over pairs, not over batches, ties count half.
   """
 
-  def __init__(self, *args: Any, label_smoothing: float = 0.0, objective: str = "bradley_terry", **kwargs: Any):
+  def __init__(self, *args: object, label_smoothing: float = 0.0, objective: str = "bradley_terry", **kwargs: object):
     super().__init__(*args, **kwargs)
     self.label_smoothing, self.objective = label_smoothing, objective
     self._not_logged: list[tuple[str, Tensor, Tensor, Tensor]] = []
 
-  def _prepare_dataset(self, dataset: Dataset, processing_class: Any, args: RewardConfig, dataset_name: str) -> Dataset:
+  def _prepare_dataset(
+    self, dataset: Dataset, processing_class: object, args: RewardConfig, dataset_name: str
+  ) -> Dataset:
     return dataset
 
   def _set_signature_columns_if_needed(self) -> None:
     self._signature_columns = ["sequences", *PAIR_FIELDS]
 
   def compute_loss(
-    self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    self,
+    model: torch.nn.Module,
+    inputs: dict[str, Tensor],
+    return_outputs: bool = False,
+    num_items_in_batch: object = None,
   ):
     pairs = {name: inputs.pop(name) for name in (*PAIR_FIELDS, "stage")}
     tokens = inputs.pop("tokens")
@@ -141,20 +144,19 @@ class RatingTrainer(Trainer):
     *,
     objective: str,
     heads: Attributes,
-    peft_config: PeftConfig | None = None,
     label_smoothing: float = 0.0,
     **kwargs: Any,
   ):
-    if peft_config is not None:
-      from peft import get_peft_model
-
-      model = get_peft_model(model, peft_config)
     super().__init__(loop.without_dropout(model) if kwargs["args"].disable_dropout else model, **kwargs)
     self.objective, self.heads = objective, heads
     self.label_names, self.model_accepts_loss_kwargs = [TARGETS], False
 
   def compute_loss(
-    self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    self,
+    model: torch.nn.Module,
+    inputs: dict[str, Tensor],
+    return_outputs: bool = False,
+    num_items_in_batch: object = None,
   ):
     own = {name: value for name, value in inputs.items() if name not in (TARGETS, "tokens")}
     outputs = model(**own, use_cache=False)

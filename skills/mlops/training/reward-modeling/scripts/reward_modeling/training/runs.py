@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .. import checkpoints, losses
 from ..attributes import Attributes
-from ..data.records import Comparison, Rated, Record, Solution
+from ..data.records import Record
 from ..errors import UsageError
 from ..evaluation.pairs import PairEvaluation, evaluate_pairs
 from ..evaluation.ratings import RatingEvaluation, evaluate_ratings
 from ..evaluation.steps import StepEvaluation, evaluate_steps, score_steps
 from ..heads import head_name
 from ..hf import Model
-from ..kinds import OUTCOME, PROCESS
+from ..kinds import OUTCOME, PROCESS, Kind
 from ..lengths import longest_input
 from ..output_folder import checkpoints as checkpoints_in
 from ..process import ProcessRewardModel
@@ -36,11 +36,12 @@ from .settings import EVALUATE_ON, Settings
 if TYPE_CHECKING:
   from transformers import TrainingArguments
 
+  from ..base_rendering import BaseRenderer
   from ..evaluation.report import Folder
-  from ..rendering import Renderer
   from .pairs import Pairs
   from .steps import StepLabels
 
+Evaluation = PairEvaluation | RatingEvaluation | StepEvaluation
 STATISTICS_SAMPLE = 256
 """Records whose rewards stand for all, where none are held out."""
 
@@ -101,19 +102,18 @@ def train(kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, obj
 def _saved(
   kind: Pairs | StepLabels,
   model: Model,
-  renderer: Renderer,
+  renderer: BaseRenderer,
   held_out: list[Record],
   trained_on: list[Record],
   output_dir: Path,
   training: dict[str, object],
   validation: tuple[PairEvaluation, list[Fold]] | None,
-) -> tuple[PairEvaluation | RatingEvaluation | StepEvaluation | None, dict[str, Any]]:
+) -> tuple[Evaluation | None, dict[str, object]]:
   """(the evaluation of a model that is saved here, what the result says of both)."""
   heads, made = kind.weighed(model, renderer) if kind.model is OUTCOME else (), {}
   if heads:
     made["attribute_weights"] = {one.name: one.weight for one in heads}
-  usual = _evaluate_steps if kind.model is PROCESS else partial(_evaluate_ratings, heads) if heads else _evaluate_pairs
-  evaluate = getattr(kind, "evaluate", usual)
+  evaluate = getattr(kind, "evaluate", partial(_evaluate, heads, kind.model))
   evaluation, rewards, called = evaluate(model, renderer, held_out, trained_on[:STATISTICS_SAMPLE])
   source = f"{'held-out' if held_out else 'training'} {called}"
   reward = RewardStatistics(float(np.mean(rewards)), float(np.std(rewards)), len(rewards), source)
@@ -145,31 +145,19 @@ def _report(kind: Pairs | StepLabels, settings: Settings) -> Folder | None:
   return Folder(settings.report, str(Path(settings.output_dir)), settings.overwrite_output_dir)
 
 
-def _evaluate_pairs(
-  model: Model, renderer: Renderer, held_out: list[Comparison], trained_on: list[Comparison]
-) -> tuple[PairEvaluation | None, list[float], str]:
-  scorer = RewardModel(model, renderer)
-  evaluation = evaluate_pairs(scorer, held_out) if held_out else None
-  rated = evaluation or evaluate_pairs(scorer, trained_on)
-  return evaluation, [*rated.chosen, *rated.rejected], "pairs"
-
-
-def _evaluate_ratings(
-  heads: Attributes, model: Model, renderer: Renderer, held_out: list[Rated], trained_on: list[Rated]
-) -> tuple[RatingEvaluation | None, list[float], str]:
-  scorer = RewardModel(model, renderer, attributes=heads)
-  evaluation = evaluate_ratings(scorer, held_out) if held_out else None
-  rated = evaluation or evaluate_ratings(scorer, trained_on)
-  return evaluation, rated.rewards, "answers"
-
-
-def _evaluate_steps(
-  model: Model, renderer: Renderer, held_out: list[Solution], trained_on: list[Solution]
-) -> tuple[StepEvaluation | None, list[float], str]:
-  scorer = ProcessRewardModel(model, renderer)
-  evaluation = evaluate_steps(scorer, held_out, threshold=0.5) if held_out else None
-  rows = [row["step_rewards"] for row in evaluation.rows] if evaluation else score_steps(scorer, trained_on)
-  return evaluation, [value for row in rows for value in row if value is not None], "steps"
+def _evaluate(
+  heads: Attributes, kind: Kind, model: Model, renderer: BaseRenderer, held_out: list[Record], trained_on: list[Record]
+) -> tuple[Evaluation | None, list[float], str]:
+  """(of held-out records, the rewards of these or of those trained on, what they are rewards of)."""
+  if kind is PROCESS:
+    steps = ProcessRewardModel(model, renderer)
+    evaluation = evaluate_steps(steps, held_out, threshold=0.5) if held_out else None
+    rows = [row["step_rewards"] for row in evaluation.rows] if evaluation else score_steps(steps, trained_on)
+    return evaluation, [value for row in rows for value in row if value is not None], "steps"
+  scorer, evaluate = RewardModel(model, renderer, attributes=heads), evaluate_ratings if heads else evaluate_pairs
+  evaluation = evaluate(scorer, held_out) if held_out else None
+  rated = evaluation or evaluate(scorer, trained_on)
+  return evaluation, rated.rewards if heads else [*rated.chosen, *rated.rejected], "answers" if heads else "pairs"
 
 
 def _say_what_is_saved(output_dir: Path, difference: float) -> None:
@@ -190,7 +178,7 @@ def _config(
   return configuration.trainer_config(kind.config_class(), settings, fields, parameters, has_eval=has_eval, **own)
 
 
-def _model(kind: Pairs | StepLabels, settings: Settings) -> tuple[checkpoints.Loaded, Renderer]:
+def _model(kind: Pairs | StepLabels, settings: Settings) -> tuple[checkpoints.Loaded, BaseRenderer]:
   path, template = settings.model_name_or_path, settings.chat_template_path
   if hasattr(kind, "load"):
     loaded = kind.load(settings)
