@@ -105,6 +105,15 @@ class Layout:
     return self._made[window, device]
 
 
+Inputs = dict[str, torch.Tensor | Layout]
+
+
+def packed_inputs(row: PackedRow, device: torch.device, config: Config) -> Inputs:
+  """Of a model with this config: `input_ids` and `position_ids` [1, T], and the `layout` that its attention follows."""
+  ids, positions = filled(row, device)
+  return {"input_ids": ids, "position_ids": positions, "layout": Layout(row, config if by_blocks(device) else None)}
+
+
 def shared_prefix_attention(
   module: torch.nn.Module,
   query: torch.Tensor,
@@ -266,13 +275,13 @@ def shared_prefix(model: Model) -> Iterator[None]:
 
 
 def outputs_at(
-  model: Model, head: torch.nn.Module, row: PackedRow, places: Sequence[int], layout: Layout | None = None
+  model: Model, head: torch.nn.Module, row: PackedRow, places: Sequence[int], inputs: Inputs | None = None
 ) -> torch.Tensor:
   """[places, labels] outputs of the head, inside `shared_prefix(model)`. Gradients flow."""
   device = next(model.parameters()).device
-  layout = layout or Layout(row, model.config if by_blocks(device) else None)
+  ids, positions, layout = (inputs or packed_inputs(row, device, model.config)).values()
   distinct, which = torch.tensor(places).unique(return_inverse=True)
-  ids, positions, distinct, which = sent([*filled(row, device), distinct, which], device)
+  ids, positions, distinct, which = sent([ids, positions, distinct, which], device)
   trunk = getattr(model, model.base_model_prefix)
   hidden = getattr(trunk, "language_model", trunk)(  # of a model of text and images: its text alone
     input_ids=ids, position_ids=positions, use_cache=False, layout=layout
@@ -281,7 +290,7 @@ def outputs_at(
 
 
 def language_logits(
-  model: Model, inputs: dict[str, object], rows: torch.Tensor, places: torch.Tensor
+  model: Model, inputs: Inputs, rows: torch.Tensor, places: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
   """(logits [L, V] in at least fp32, the states [L, d] under them) of a language model at rows and places [L], no others."""
   states: list[torch.Tensor] = []

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import checkpoints
-from ..attention import Layout, at_least_fp32, by_blocks, filled, language_logits, sent
+from ..attention import Inputs, at_least_fp32, language_logits, packed_inputs
 from ..errors import UsageError
 from ..guard import reason_against, speed_decides
 from ..heads import unwrapped
@@ -34,7 +34,7 @@ class AnswerBatch:
   inputs: ids, and a mask or a layout. rows, places: of what predicts each of the L tokens of all answers. tokens: these, [L].
   """
 
-  inputs: dict[str, object]
+  inputs: Inputs
   rows: Tensor
   places: Tensor
   tokens: Tensor
@@ -50,14 +50,11 @@ class AnswerBatch:
       row = pack_together(sequences)
       own = dict(zip(row.sequences, row.places, strict=True))
       where = [(0, own[i][place]) for i, place in where]
-      read = dict(zip(("input_ids", "position_ids"), filled(row, model.device), strict=True))
+      inputs = packed_inputs(row, model.device, model.config)
     else:
-      read = dict(zip(("input_ids", "attention_mask"), right_padded(sequences, pad_token_id), strict=True))
-    tensors = sent([*read.values(), torch.tensor(where).mT, torch.tensor([*chain(*answers)])], model.device)
-    inputs = dict(zip(read, tensors, strict=False))
-    if packed:
-      inputs["layout"] = Layout(row, model.config if by_blocks(model.device) else None)
-    return cls(inputs, *tensors[2], tensors[3])
+      inputs = dict(zip(("input_ids", "attention_mask"), right_padded(sequences, pad_token_id), strict=True))
+    inputs = {name: part.to(model.device) for name, part in inputs.items()}
+    return cls(inputs, *torch.tensor(where).mT.to(model.device), torch.tensor([*chain(*answers)]).to(model.device))
 
 
 def log_probs_and_entropy(logits: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

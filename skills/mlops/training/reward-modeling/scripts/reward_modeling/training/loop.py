@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +17,16 @@ from transformers.trainer_utils import rotate_checkpoints
 from .. import quantized
 from ..errors import ModelError, RunError
 from ..output_folder import discard_checkpoints, last_complete_checkpoint
-from ..terminal import QUIET_SECONDS, console, log
+from ..terminal import QUIET_SECONDS, console, log, progress
 from . import configuration, resuming, sharding
 from .packed import packed_batches
 
 if TYPE_CHECKING:
   from peft import PeftConfig
-  from rich.progress import Progress
 
   from ..rendering import Renderer
   from .data import Rows
 
-SHOWN_BESIDE_BAR = ("loss", "accuracy", "eval_accuracy")
 SHOWN_VALUES = (
   *("loss", "eval_loss", "accuracy", "eval_accuracy", "margin", "eval_margin"),
   *("reward", "kl", "entropy", "completions/mean_length", "learning_rate"),
@@ -132,7 +132,8 @@ def run(trainer: Trainer, resume: str | None) -> tuple[torch.nn.Module, dict[str
   if resume:
     log(f"continuing from {resume}")
   try:
-    result = trainer.train(resume_from_checkpoint=resume)
+    with watch.shown:
+      result = trainer.train(resume_from_checkpoint=resume)
   except BaseException as error:  # Ctrl-C and a full disk included: what was being written then is of no use
     if arguments.process_index == 0:
       discard_checkpoints(arguments.output_dir, only_incomplete=True)
@@ -163,7 +164,8 @@ class Watch(TrainerCallback):
 
   def __init__(self) -> None:
     self.losses: list[tuple[int, torch.Tensor]] = []
-    self.bar: Progress | None = None
+    self.shown = contextlib.ExitStack()  # of a terminal's bar
+    self.advance: Callable[[int], None] = lambda done: None
     self.last_line = -QUIET_SECONDS
     self.began = False  # a step, after all of a checkpoint was read
     self.was_complete = False
@@ -183,8 +185,7 @@ class Watch(TrainerCallback):
     """Losses are checked before they are logged or anything is saved: at each step a GPU would be waited for."""
     if control.should_log or control.should_evaluate or control.should_save or control.should_training_stop:
       self.check_losses()
-    if self.bar:
-      self.bar.update(self.task, completed=state.global_step)
+    self.advance(1)
 
   def on_epoch_end(self, *_: object, **__: object) -> None:
     self.check_losses()
@@ -205,29 +206,17 @@ class Watch(TrainerCallback):
 
   def on_train_begin(self, args: Arguments, state: TrainerState, *_: object, **__: object) -> None:
     if state.is_world_process_zero and console().is_terminal:
-      from rich.progress import Progress
-
-      self.bar = Progress(console=console())
-      self.task = self.bar.add_task("training", total=state.max_steps, completed=state.global_step)
-      self.bar.start()
+      self.advance = self.shown.enter_context(progress("training", state.max_steps))
+      self.advance(state.global_step)
 
   def on_log(
     self, args: Arguments, state: TrainerState, *_: object, logs: dict[str, float] | None = None, **__: object
   ) -> None:
     if not state.is_world_process_zero or not logs:
       return
-    names = SHOWN_BESIDE_BAR if self.bar else SHOWN_VALUES
-    shown = "  ".join(f"{name} {float(logs[name]):.4g}" for name in names if name in logs)
-    if self.bar:
-      self.bar.update(self.task, description=f"training  {shown}")
-      return
+    shown = "  ".join(f"{name} {float(logs[name]):.4g}" for name in SHOWN_VALUES if name in logs)
     # Where every step is logged, for a file, a line each few seconds is enough to read.
     due = args.logging_steps != 1 or time.monotonic() - self.last_line >= QUIET_SECONDS
     if shown and (due or "eval_loss" in logs or state.global_step == state.max_steps):
       self.last_line = time.monotonic()
       log(f"step {state.global_step}/{state.max_steps}  {shown}")
-
-  def on_train_end(self, *_: object, **__: object) -> None:
-    if self.bar:
-      self.bar.stop()
-      self.bar = None
