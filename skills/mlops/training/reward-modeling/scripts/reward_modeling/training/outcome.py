@@ -61,7 +61,7 @@ class PaddedCollator:
   @staticmethod
   def flat(rows: list[dict[str, list]]) -> tuple[list[list[int]], Tensor, dict[str, Tensor]]:
     sequences, pairs = flattened(rows)
-    return sequences, torch.tensor([len(ids) - 1 for ids in sequences]), pairs
+    return sequences, torch.full((len(sequences),), -1), pairs
 
   def __call__(self, rows: list[dict[str, list]]) -> dict[str, Tensor]:
     sequences, pairs = flattened(rows)
