@@ -205,6 +205,15 @@ def test_a_loss_that_is_no_number_stops(tiny, tmp_path):
     StepLabels().fit(model, renderer, rows, settings_for(tmp_path), head="new")
 
 
+def test_nothing_is_saved_after_such_a_loss_though_losses_are_read_when_they_are_logged(tiny, tmp_path):
+  model, renderer = made(tiny)
+  rows = render_solutions(LABELLED, renderer)
+  fields = {"learning_rate": 1e30, "max_steps": 9, "save_steps": 3, "logging_steps": 100}
+  with pytest.raises(RunError, match=r"the loss became (nan|inf) at step [123]$"):
+    StepLabels().fit(model, renderer, rows, settings_for(tmp_path, **fields), head="new")
+  assert not [*tmp_path.glob("checkpoint-*")]
+
+
 @pytest.mark.parametrize("family", ["qwen2", "bert"])
 def test_lora_trains_saves_and_merges_the_head(family, tiny, tmp_path):
   model, renderer = made(tiny, family)

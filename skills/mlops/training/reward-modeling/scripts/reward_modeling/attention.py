@@ -105,10 +105,10 @@ class Layout:
     return self._made[window, device]
 
 
-Inputs = dict[str, torch.Tensor | Layout]
+PackedInputs = dict[str, torch.Tensor | Layout]
 
 
-def packed_inputs(row: PackedRow, device: torch.device, config: Config) -> Inputs:
+def packed_inputs(row: PackedRow, device: torch.device, config: Config) -> PackedInputs:
   """Of a model with this config: `input_ids` and `position_ids` [1, T], and the `layout` that its attention follows."""
   ids, positions = filled(row, device)
   return {"input_ids": ids, "position_ids": positions, "layout": Layout(row, config if by_blocks(device) else None)}
@@ -275,7 +275,7 @@ def shared_prefix(model: Model) -> Iterator[None]:
 
 
 def outputs_at(
-  model: Model, head: torch.nn.Module, row: PackedRow, places: Sequence[int], inputs: Inputs | None = None
+  model: Model, head: torch.nn.Module, row: PackedRow, places: Sequence[int], inputs: PackedInputs | None = None
 ) -> torch.Tensor:
   """[places, labels] outputs of the head, inside `shared_prefix(model)`. Gradients flow."""
   device = next(model.parameters()).device
@@ -290,7 +290,7 @@ def outputs_at(
 
 
 def language_logits(
-  model: Model, inputs: Inputs, rows: torch.Tensor, places: torch.Tensor
+  model: Model, inputs: PackedInputs, rows: torch.Tensor, places: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
   """(logits [L, V] in at least fp32, the states [L, d] under them) of a language model at rows and places [L], no others."""
   states: list[torch.Tensor] = []

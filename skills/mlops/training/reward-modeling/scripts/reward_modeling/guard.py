@@ -11,7 +11,14 @@ from typing import Any
 import torch
 
 from . import attention
-from .attention import Inputs, UnsupportedAttentionError, language_logits, outputs_at, packed_inputs, shared_prefix
+from .attention import (
+  PackedInputs,
+  UnsupportedAttentionError,
+  language_logits,
+  outputs_at,
+  packed_inputs,
+  shared_prefix,
+)
 from .heads import head_name
 from .hf import Config, Model
 from .packing import PackedRow, pack_together
@@ -108,7 +115,7 @@ def self_check(model_class: type, config: Config, like: torch.Tensor) -> float:
   return ((packed - alone).abs().max() / alone.std()).item()
 
 
-def _outputs(model: Model, row: PackedRow, inputs: Inputs) -> torch.Tensor:
+def _outputs(model: Model, row: PackedRow, inputs: PackedInputs) -> torch.Tensor:
   if model.get_output_embeddings() is None:
     return outputs_at(model, getattr(model, head_name(model)), row, row.ends, inputs)
   inputs = {name: part.to(model.device) for name, part in inputs.items()}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import checkpoints
-from ..attention import Inputs, at_least_fp32, language_logits, packed_inputs
+from ..attention import PackedInputs, at_least_fp32, language_logits, packed_inputs
 from ..errors import UsageError
 from ..guard import reason_against, speed_decides
 from ..heads import unwrapped
@@ -34,7 +34,7 @@ class AnswerBatch:
   inputs: ids, and a mask or a layout. rows, places: of what predicts each of the L tokens of all answers. tokens: these, [L].
   """
 
-  inputs: Inputs
+  inputs: PackedInputs
   rows: Tensor
   places: Tensor
   tokens: Tensor
