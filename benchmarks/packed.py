@@ -63,10 +63,11 @@ def made(auto: str, layers: int, labels: int = 1) -> Any:
 
 def process(shape: tuple, layers: int, count: int) -> tuple[Callable[[bool], Any], Callable[[bool], int]]:
   """(one round, the tokens that it computes), padded or packed."""
+  from reward_modeling.training.loop import without_dropout
   from reward_modeling.training.packed import packed_batches
   from reward_modeling.training.process import StepCollator, step_loss
 
-  model = made("AutoModelForTokenClassification", layers, 2)
+  model = without_dropout(made("AutoModelForTokenClassification", layers, 2))
   trainer = SimpleNamespace(model=model, data_collator=StepCollator(PAD))
   batches = [[_solution(*row) for row in drawn(shape, seed)] for seed in range(count)]
   collators = {False: trainer.data_collator}
@@ -93,8 +94,8 @@ def _solution(prompt: list[int], answer: list[int]) -> dict[str, list]:
 def ppo(shape: tuple, layers: int, count: int) -> tuple[Callable[[bool], Any], Callable[[bool], int]]:
   import torch
 
-  from reward_modeling.attention import shared_prefix
-  from reward_modeling.training.actor_critic import AnswerBatch, actor_critic, answer_logits, log_probs_and_entropy
+  from reward_modeling.attention import language_logits, shared_prefix
+  from reward_modeling.training.actor_critic import AnswerBatch, actor_critic, log_probs_and_entropy
   from reward_modeling.training.ppo import policy_loss, value_loss
 
   model = made("AutoModelForCausalLM", layers)
@@ -104,7 +105,7 @@ def ppo(shape: tuple, layers: int, count: int) -> tuple[Callable[[bool], Any], C
 
   def batch_of(rows: list[tuple[list[int], list[int]]], share: bool) -> AnswerBatch:
     read = [prompt for prompt, _ in rows], [answer for _, answer in rows]
-    return AnswerBatch.packed(*read, model) if share else AnswerBatch.padded(*read, PAD, torch.device("cpu"))
+    return AnswerBatch.of(*read, model, PAD, packed=share)
 
   def round_of(share: bool) -> None:
     with contextlib.ExitStack() as stack:
@@ -114,7 +115,8 @@ def ppo(shape: tuple, layers: int, count: int) -> tuple[Callable[[bool], Any], C
         batch = batch_of(rows, share)
         with torch.no_grad():
           old, _, values = actor(batch)
-          log_probs_and_entropy(answer_logits(reference, batch)[0], batch, 0.7)
+          logits, _ = language_logits(reference, batch.inputs, batch.rows, batch.places)
+          log_probs_and_entropy(logits, batch.tokens, 0.7)
         batch = batch_of(rows, share)
         log_probs, _, now = actor(batch)
         loss = policy_loss(log_probs, old, values + 1, 0.2)[0] + value_loss(now, values, values + 1, 0.2)[0]
@@ -130,6 +132,7 @@ WORKS = {"process": process, "ppo": ppo}
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
   parser.add_argument("--works", nargs="+", choices=list(WORKS), default=list(WORKS))
+  parser.add_argument("--shapes", nargs="+", choices=[name for shapes in SHAPES.values() for name in shapes])
   parser.add_argument("--layers", type=int, default=8)
   parser.add_argument("--batches", type=int, default=3)
   parser.add_argument("--rounds", type=int, default=3)
@@ -144,6 +147,8 @@ def main() -> None:
   results, lines = {}, []
   for work in args.works:
     for name, shape in SHAPES[work].items():
+      if args.shapes and name not in args.shapes:
+        continue
       run, tokens = WORKS[work](shape, args.layers, args.batches)
       ratios = []
       for _ in range(args.rounds):

@@ -80,7 +80,8 @@ def kl_from(start: Any, path: Path, seed: int) -> float:
   import torch
 
   from reward_modeling import sandbox
-  from reward_modeling.training.actor_critic import AnswerBatch, answer_logits
+  from reward_modeling.attention import language_logits
+  from reward_modeling.training.actor_critic import AnswerBatch
   from reward_modeling.training.policy import Policy, sample
 
   policy = Policy.from_pretrained(str(path))
@@ -90,9 +91,11 @@ def kl_from(start: Any, path: Path, seed: int) -> float:
   with torch.inference_mode():
     for first in range(0, len(asked), 64):
       rows = answers[first : first + 64]
-      batch = AnswerBatch.padded(asked[first : first + 64], rows, policy.tokenizer.pad_token_id, policy.device)
-      log_p, log_q = (answer_logits(model, batch)[0].log_softmax(-1) for model in (policy.model, start.model))
-      total += (log_p.exp() * (log_p - log_q)).sum(-1)[batch.where].sum().item()
+      pad = policy.tokenizer.pad_token_id
+      batch = AnswerBatch.of(asked[first : first + 64], rows, policy.model, pad, packed=False)
+      read = batch.inputs, batch.rows, batch.places
+      log_p, log_q = (language_logits(model, *read)[0].log_softmax(-1) for model in (policy.model, start.model))
+      total += (log_p.exp() * (log_p - log_q)).sum().item()
   return total / len(asked)
 
 

@@ -132,12 +132,12 @@ def alone(policy, prompt, answer, temperature):
 
 
 def padded(actor, policy, prompts, answers):
-  return actor(AnswerBatch.padded(prompts, answers, policy.tokenizer.pad_token_id, policy.device))
+  return actor(AnswerBatch.of(prompts, answers, policy.model, policy.tokenizer.pad_token_id, packed=False))
 
 
 def packed(actor, policy, prompts, answers):
   with shared_prefix(policy.model), shared_prefix(actor.trunk or policy.model):
-    return actor(AnswerBatch.packed(prompts, answers, policy.model))
+    return actor(AnswerBatch.of(prompts, answers, policy.model, policy.tokenizer.pad_token_id, packed=True))
 
 
 WAYS = pytest.mark.parametrize("way", [padded, packed])

@@ -223,7 +223,7 @@ def run(made, out, resume=None, **changed):
 def make(tiny, tmp_path):
   """make(rewards, value_model=..., peft_config=..., **settings) -> a PPO run of the tiny Qwen2 on three prompts."""
 
-  def build(rewards=by_words, value_model="policy", peft_config=None, out=tmp_path, prompts=3, **changed):
+  def build(rewards=by_words, value_model="policy", peft_config=None, out=tmp_path, prompts=3, packed=None, **changed):
     from accelerate import Accelerator
 
     chosen = ppo.PPOSettings(**DEFAULTS | changed)
@@ -233,7 +233,7 @@ def make(tiny, tmp_path):
     asked = [[{"role": "user", "content": text}] for text in ("hello", "one two three four", "red apples")][:prompts]
     actor = actor_critic(policy, value_model, chosen.temperature, peft_config)
     ready = [Prompt(policy.prompt_ids(messages), messages) for messages in asked]
-    made = ppo.PPO(policy, actor, rewards, ready, chosen, Accelerator(cpu=True))
+    made = ppo.PPO(policy, actor, rewards, ready, chosen, Accelerator(cpu=True), packed)
     made.run = partial(run, made, out)
     return made
 
@@ -285,6 +285,27 @@ def test_gradients_do_not_depend_on_how_a_mini_batch_is_cut_up(make, tmp_path):
   for small, large in zip(losses[0][1], losses[1][1], strict=True):
     assert small["policy_loss"] == pytest.approx(large["policy_loss"], abs=1e-4)
     assert small["value_loss"] == pytest.approx(large["value_loss"], abs=1e-4)
+
+
+@pytest.mark.parametrize("value_model", ["policy", "shared"])
+def test_packed_rows_are_the_same_run_as_padded_ones(make, value_model, tmp_path):
+  """Three prompts in batches of 32 answers: each stands once in a row. Answers, batches and order are the same."""
+  logs, weights = [], []
+  for packed in (True, False):
+    out = tmp_path / str(packed)
+    out.mkdir()
+    run = make(out=out, value_model=value_model, packed=packed, total_episodes=64, learning_rate=1e-4)
+    assert (run.why_padded is None) == packed
+    before = run.policy.model.config._attn_implementation
+    run.run(**RUN)
+    assert run.policy.model.config._attn_implementation == before
+    logs.append(log_of(out))
+    weights.append(torch.cat([p.detach().flatten() for p in run.plain.parameters()]))
+  (packed,), (padded,) = logs
+  assert packed["first_ratio_error"] == padded["first_ratio_error"] == 0.0
+  for name in {*padded} - {"seconds"}:
+    assert packed[name] == pytest.approx(padded[name], abs=1e-5), name
+  assert torch.allclose(*weights, atol=1e-5)
 
 
 def test_what_lies_behind_an_answer_changes_nothing(make):

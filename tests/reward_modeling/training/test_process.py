@@ -189,7 +189,7 @@ def test_packed_batches_train_as_padded_ones_do(family, options, tiny, tmp_path)
     found.append((summary["log"], trained.state_dict()))
   for packed, padded in zip(found[0][0], found[1][0], strict=True):
     for name in {"loss", "grad_norm", "eval_loss", "eval_accuracy", "eval_all_correct"} & padded.keys():
-      assert packed[name] == pytest.approx(padded[name], rel=1e-4, abs=1e-5), name
+      assert packed[name] == pytest.approx(padded[name], rel=1e-5, abs=1e-5), name
   assert any("eval_accuracy" in entry for entry in found[0][0])
   for name, weight in found[0][1].items():
     if "c_attn.bias" in name:  # of keys, whose gradient is rounding, by which AdamW steps as by any other
@@ -203,6 +203,15 @@ def test_a_loss_that_is_no_number_stops(tiny, tmp_path):
   rows = render_solutions(LABELLED, renderer)
   with pytest.raises(RunError, match="the loss became nan at step 1"):
     StepLabels().fit(model, renderer, rows, settings_for(tmp_path), head="new")
+
+
+def test_nothing_is_saved_after_such_a_loss_though_losses_are_read_when_they_are_logged(tiny, tmp_path):
+  model, renderer = made(tiny)
+  rows = render_solutions(LABELLED, renderer)
+  fields = {"learning_rate": 1e30, "max_steps": 9, "save_steps": 3, "logging_steps": 100}
+  with pytest.raises(RunError, match=r"the loss became (nan|inf) at step [123]$"):
+    StepLabels().fit(model, renderer, rows, settings_for(tmp_path, **fields), head="new")
+  assert not [*tmp_path.glob("checkpoint-*")]
 
 
 @pytest.mark.parametrize("family", ["qwen2", "bert"])

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface
 
+from .heads import unwrapped
 from .hf import Config, Model
 from .packing import PackedRow
 
@@ -22,7 +23,7 @@ BLOCK = 128
 WITHOUT_EFFECT = frozenset(
   (
     *("position_ids", "cache_position", "use_cache", "output_attentions", "is_causal", "position_embeddings"),
-    *("output_hidden_states", "output_router_logits", "ends", "num_items_in_batch"),
+    *("output_router_logits", "ends", "num_items_in_batch"),
   )
 )
 """Passed along without effect here; `ends` is for the hook that reads scores in training, the last for the loss."""
@@ -102,6 +103,15 @@ class Layout:
     if (window, device) not in self._made:
       self._made[window, device] = block_mask(sent(block_tables(self._row, window), device), window)
     return self._made[window, device]
+
+
+PackedInputs = dict[str, torch.Tensor | Layout]
+
+
+def packed_inputs(row: PackedRow, device: torch.device, config: Config) -> PackedInputs:
+  """Of a model with this config: `input_ids` and `position_ids` [1, T], and the `layout` that its attention follows."""
+  ids, positions = filled(row, device)
+  return {"input_ids": ids, "position_ids": positions, "layout": Layout(row, config if by_blocks(device) else None)}
 
 
 def shared_prefix_attention(
@@ -265,15 +275,33 @@ def shared_prefix(model: Model) -> Iterator[None]:
 
 
 def outputs_at(
-  model: Model, head: torch.nn.Module, row: PackedRow, places: Sequence[int], layout: Layout | None = None
+  model: Model, head: torch.nn.Module, row: PackedRow, places: Sequence[int], inputs: PackedInputs | None = None
 ) -> torch.Tensor:
   """[places, labels] outputs of the head, inside `shared_prefix(model)`. Gradients flow."""
   device = next(model.parameters()).device
-  layout = layout or Layout(row, model.config if by_blocks(device) else None)
+  ids, positions, layout = (inputs or packed_inputs(row, device, model.config)).values()
   distinct, which = torch.tensor(places).unique(return_inverse=True)
-  ids, positions, distinct, which = sent([*filled(row, device), distinct, which], device)
+  ids, positions, distinct, which = sent([ids, positions, distinct, which], device)
   trunk = getattr(model, model.base_model_prefix)
   hidden = getattr(trunk, "language_model", trunk)(  # of a model of text and images: its text alone
     input_ids=ids, position_ids=positions, use_cache=False, layout=layout
   ).last_hidden_state
   return head(hidden[0, distinct])[which]
+
+
+def language_logits(
+  model: Model, inputs: PackedInputs, rows: torch.Tensor, places: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+  """(logits [L, V] in at least fp32, the states [L, d] under them) of a language model at rows and places [L], no others."""
+  states: list[torch.Tensor] = []
+
+  def chosen(head: torch.nn.Module, read: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    states.append(read[0][rows, places])
+    return (states[0][None],)
+
+  hook = unwrapped(model).get_output_embeddings().register_forward_pre_hook(chosen)
+  try:
+    logits = model(**inputs, use_cache=False).logits[0]
+  finally:
+    hook.remove()
+  return at_least_fp32(logits), states[0]

@@ -11,7 +11,14 @@ from typing import Any
 import torch
 
 from . import attention
-from .attention import Layout, UnsupportedAttentionError, filled, outputs_at, sent, shared_prefix
+from .attention import (
+  PackedInputs,
+  UnsupportedAttentionError,
+  language_logits,
+  outputs_at,
+  packed_inputs,
+  shared_prefix,
+)
 from .heads import head_name
 from .hf import Config, Model
 from .packing import PackedRow, pack_together
@@ -35,9 +42,10 @@ def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "l
   if wanted is False:
     return "--shared_prefix false asks for it"
   config, weights = model.config.get_text_config(), next(model.parameters())
-  by_token = type(model).__name__.endswith("ForTokenClassification") or hasattr(model, "score") or _has_no_score(model)
+  no_score = model.base_model is model or model.get_output_embeddings() is not None  # a trunk, a language model
+  by_token = no_score or hasattr(model, "score") or type(model).__name__.endswith("ForTokenClassification")
   if scored_at == "pooled" or not by_token or not hasattr(model, "base_model_prefix"):
-    return "it reads its score from the whole text, as encoders do"
+    return "it reads its score from the whole text"
   device, by_blocks = weights.device.type, attention.by_blocks(weights.device)
   if device != "cpu" and not by_blocks:
     return "it does not run on this device"
@@ -56,11 +64,6 @@ def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "l
     if not difference <= TOLERANCES[like.dtype]:
       return f"a small model of its class gives other rewards on packed rows{where} (by {difference:.0e})"
   return None
-
-
-def _has_no_score(model: Model) -> bool:
-  """A language model, or the trunk of one."""
-  return model.base_model is model or model.get_output_embeddings() is not None
 
 
 def text_class(model: Model) -> type:
@@ -99,24 +102,25 @@ def self_check(model_class: type, config: Config, like: torch.Tensor) -> float:
     sequences = _sequences(length)
   model = model.to(like.device, like.dtype)
   row = pack_together(sequences)
-  layout = Layout(row, config if attention.by_blocks(like.device) else None)
+  inputs = packed_inputs(row, like.device, config)
   with torch.no_grad():
     # A sequence classifier has one logit, others are read at the last token.
     logits = [model(input_ids=torch.tensor([own], device=model.device)).logits for own in sequences]
     alone = torch.stack([own.reshape(-1, own.shape[-1])[-1, 0] for own in logits])
     packed = torch.empty_like(alone)
     with shared_prefix(model):
-      packed[row.sequences] = _outputs(model, row, layout)[:, 0].to(packed.dtype)
-  if len(layout.callers) != config.num_hidden_layers:
-    raise UnsupportedAttentionError(f"nothing in {config.num_hidden_layers - len(layout.callers)} of its layers")
+      packed[row.sequences] = _outputs(model, row, inputs)[:, 0].to(packed.dtype)
+  if missing := config.num_hidden_layers - len(inputs["layout"].callers):
+    raise UnsupportedAttentionError(f"nothing in {missing} of its layers")
   return ((packed - alone).abs().max() / alone.std()).item()
 
 
-def _outputs(model: Model, row: PackedRow, layout: Layout) -> torch.Tensor:
+def _outputs(model: Model, row: PackedRow, inputs: PackedInputs) -> torch.Tensor:
   if model.get_output_embeddings() is None:
-    return outputs_at(model, getattr(model, head_name(model)), row, row.ends, layout)
-  ids, positions, ends = sent([*filled(row, model.device), torch.tensor(row.ends)], model.device)
-  return model(input_ids=ids, position_ids=positions, layout=layout, use_cache=False, logits_to_keep=ends).logits[0]
+    return outputs_at(model, getattr(model, head_name(model)), row, row.ends, inputs)
+  inputs = {name: part.to(model.device) for name, part in inputs.items()}
+  ends = torch.tensor(row.ends, device=model.device)
+  return language_logits(model, inputs, 0 * ends, ends)[0]
 
 
 def shrunken(config: Config, head_dim: int = 16) -> Any:

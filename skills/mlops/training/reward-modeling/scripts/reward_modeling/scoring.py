@@ -162,16 +162,16 @@ class Scorer:
   @cached_property
   def why_padded(self) -> str | None:
     """Why shared prefixes are not computed once, None where they are."""
-    from .guard import reason_against
-
-    scored_at = getattr(self.renderer, "scored_at", "last_token")
-    return reason_against(checkpoints.unwrapped(self.model), self.shared_prefix, scored_at)
+    return self._reason_against(self.shared_prefix)
 
   @cached_property
   def _why_not_on_gpu(self) -> str | None:
+    return self._reason_against(True)
+
+  def _reason_against(self, wanted: bool | None) -> str | None:
     from .guard import reason_against
 
-    return reason_against(checkpoints.unwrapped(self.model), True)
+    return reason_against(checkpoints.unwrapped(self.model), wanted, getattr(self.renderer, "scored_at", "last_token"))
 
   def _reason_to_pad(self, rows: Sequence[TokenRow]) -> str | None:
     from .guard import speed_decides

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -14,14 +13,14 @@ import torch
 from torch import Tensor
 
 from .. import checkpoints
-from ..attention import Layout, at_least_fp32, by_blocks, filled, sent
+from ..attention import PackedInputs, at_least_fp32, language_logits, packed_inputs
 from ..errors import UsageError
 from ..guard import reason_against, speed_decides
 from ..heads import unwrapped
 from ..hf import Model
 from ..packing import pack_together, right_padded
 from .loop import without_dropout
-from .policy import Policy, left_padded
+from .policy import Policy
 
 if TYPE_CHECKING:
   from peft import LoraConfig, PeftModel
@@ -30,82 +29,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AnswerBatch:
-  """Prompts and answers as models read them. inputs: R rows, with a mask or a layout. keep: transformers' logits_to_keep.
+  """Prompts and answers as models read them, without last tokens, which predict nothing.
 
-  where: row and column, among what is kept, of what predicts each of the L answer tokens, answer after answer. tokens: [L].
+  inputs: ids, and a mask or a layout. rows, places: of what predicts each of the L tokens of all answers. tokens: these, [L].
   """
 
-  inputs: dict[str, Any]
-  keep: int | Tensor
-  where: tuple[Tensor, Tensor]
+  inputs: PackedInputs
+  rows: Tensor
+  places: Tensor
   tokens: Tensor
 
   @classmethod
-  def padded(
-    cls, prompts: Sequence[list[int]], answers: Sequence[list[int]], pad_token_id: int, device: torch.device
+  def of(
+    cls, prompts: Sequence[list[int]], answers: Sequence[list[int]], model: Model, pad_token_id: int, *, packed: bool
   ) -> AnswerBatch:
-    """[B, P + N]: prompts padded on the left to P, answers on the right to N, of which N + 1 columns are kept."""
-    first, first_mask = left_padded(prompts, pad_token_id)
-    second, live = right_padded(answers, pad_token_id)
-    mask = torch.cat([first_mask, live], 1)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    tensors = [torch.cat([first, second], 1), mask, positions, *live.nonzero(as_tuple=True), second[live.bool()]]
-    ids, mask, positions, rows, columns, tokens = sent(tensors, device)
-    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
-    return cls(inputs, second.shape[1] + 1, (rows, columns), tokens)
-
-  @classmethod
-  def packed(cls, prompts: Sequence[list[int]], answers: Sequence[list[int]], model: Model) -> AnswerBatch:
-    """[1, T]: what answers share stands once, and last tokens, which predict nothing, not at all."""
-    row = pack_together([prompt + answer[:-1] for prompt, answer in zip(prompts, answers, strict=True)])
-    places: list[list[int]] = [[] for _ in prompts]
-    for number, own in zip(row.sequences, row.places, strict=True):
-      places[number] = own[len(prompts[number]) - 1 :]
-    keep, columns = torch.tensor([*chain(*places)]).unique(return_inverse=True)
-    tensors = [
-      *filled(row, model.device),
-      keep,
-      columns,
-      columns.new_zeros(len(columns)),
-      torch.tensor([*chain(*answers)]),
-    ]
-    ids, positions, keep, columns, rows, tokens = sent(tensors, model.device)
-    layout = Layout(row, model.config if by_blocks(model.device) else None)
-    return cls({"input_ids": ids, "position_ids": positions, "layout": layout}, keep, (rows, columns), tokens)
+    """One padded row an answer, or one flat row in which what they share stands once."""
+    sequences = [prompt + answer[:-1] for prompt, answer in zip(prompts, answers, strict=True)]
+    where = [(i, place) for i, own in enumerate(sequences) for place in range(len(prompts[i]) - 1, len(own))]
+    if packed:
+      row = pack_together(sequences)
+      own = dict(zip(row.sequences, row.places, strict=True))
+      where = [(0, own[i][place]) for i, place in where]
+      inputs = packed_inputs(row, model.device, model.config)
+    else:
+      inputs = dict(zip(("input_ids", "attention_mask"), right_padded(sequences, pad_token_id), strict=True))
+    inputs = {name: part.to(model.device) for name, part in inputs.items()}
+    return cls(inputs, *torch.tensor(where).mT.to(model.device), torch.tensor([*chain(*answers)]).to(model.device))
 
 
-def _kept(states: Tensor, keep: int | Tensor) -> Tensor:
-  return states[:, -keep:] if isinstance(keep, int) else states[:, keep]
+def log_probs_and_entropy(logits: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+  """(log-probability of each token, entropy of each step in nats), both [L], under softmax(logits / temperature).
 
-
-def _forward(model: torch.nn.Module, batch: AnswerBatch, **more: bool) -> Any:
-  """With the inputs that it takes: some know no position ids, some compute all logits or none."""
-  parameters = inspect.signature(unwrapped(model).forward).parameters
-  inputs = batch.inputs | {"use_cache": False, "logits_to_keep": batch.keep}
-  for name in ("position_ids", "use_cache", "logits_to_keep"):
-    if name not in parameters:
-      del inputs[name]
-  out = model(**inputs, **more)
-  if "logits_to_keep" not in parameters and "logits" in out:
-    out.logits = _kept(out.logits, batch.keep)
-  return out
-
-
-def answer_logits(model: torch.nn.Module, batch: AnswerBatch, *, hidden: bool = False) -> tuple[Tensor, Tensor | None]:
-  """What is kept of (logits [R, K, V] in fp32, the hidden states [R, K, d] under them)."""
-  out = _forward(model, batch, output_hidden_states=hidden)
-  return at_least_fp32(out.logits), _kept(out.hidden_states[-1], batch.keep) if hidden else None
-
-
-def log_probs_and_entropy(logits: Tensor, batch: AnswerBatch, temperature: float) -> tuple[Tensor, Tensor]:
-  """(log-probability of each answer token, entropy of each step in nats), both [L], under softmax(logits / temperature).
-
-  No gradient flows through the entropy.
+  logits: [L, V]; tokens: [L]. No gradient flows through the entropy.
   """
   log_p = torch.log_softmax(logits / temperature, dim=-1)
   with torch.no_grad():
     entropy = -(log_p.exp() * log_p).sum(-1)
-  return log_p[*batch.where, batch.tokens], entropy[batch.where]
+  return log_p.gather(-1, tokens[:, None]).squeeze(-1), entropy
 
 
 class ActorCritic(torch.nn.Module):
@@ -126,11 +86,11 @@ class ActorCritic(torch.nn.Module):
     self.policy, self.trunk, self.head, self.temperature = policy, trunk, head, temperature
 
   def forward(self, batch: AnswerBatch) -> tuple[Tensor, Tensor, Tensor]:
-    logits, states = answer_logits(self.policy, batch, hidden=self.trunk is None)
+    logits, states = language_logits(self.policy, batch.inputs, batch.rows, batch.places)
     if self.trunk is not None:
-      states = _kept(_forward(self.trunk, batch).last_hidden_state, batch.keep)
-    values = at_least_fp32(self.head(states).squeeze(-1)[batch.where])
-    return *log_probs_and_entropy(logits, batch, self.temperature), values
+      states = self.trunk(**batch.inputs, use_cache=False).last_hidden_state[batch.rows, batch.places]
+    values = at_least_fp32(self.head(states).squeeze(-1))
+    return *log_probs_and_entropy(logits, batch.tokens, self.temperature), values
 
   def parameter_groups(self, rate: float, value_rate: float) -> list[dict[str, Any]]:
     own = [p for p in self.policy.parameters() if p.requires_grad]

@@ -242,7 +242,7 @@ class GRPORun(TrainerCallback):
     self.log.add({**entry, "sample": self.last} if answered else entry)
 
   def on_pre_optimizer_step(
-    self, args: TrainingArguments, state: TrainerState, *_: Any, model: Any = None, **__: Any
+    self, args: TrainingArguments, state: TrainerState, *_: object, model: torch.nn.Module, **__: object
   ) -> None:
     if args.fp16:  # its scaler meets infinite gradients as a rule, and skips the step
       return

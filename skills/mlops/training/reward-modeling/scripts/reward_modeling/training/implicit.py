@@ -47,8 +47,8 @@ def answer_log_probs(model: nn.Module, ids: Tensor, mask: Tensor, starts: Tensor
 
 
 class ImplicitTrainer(ProcessTrainer):
-  def __init__(self, model: nn.Module, *, ratio: LogRatio, **kwargs: object):
-    super().__init__(model, **kwargs)
+  def __init__(self, *, ratio: LogRatio, **kwargs: object):
+    super().__init__(**kwargs)
     self.ratio, self.compute_metrics = ratio, None
 
   def compute_loss(

@@ -17,17 +17,16 @@ from transformers.trainer_utils import rotate_checkpoints
 from .. import quantized
 from ..errors import ModelError, RunError
 from ..output_folder import discard_checkpoints, last_complete_checkpoint
-from ..terminal import QUIET_SECONDS, console, log
+from ..terminal import QUIET_SECONDS, console, log, progress
 from . import configuration, resuming, sharding
+from .packed import packed_batches
 
 if TYPE_CHECKING:
   from peft import PeftConfig
-  from rich.progress import Progress
 
   from ..rendering import Renderer
   from .data import Rows
 
-SHOWN_BESIDE_BAR = ("loss", "accuracy", "eval_accuracy")
 SHOWN_VALUES = (
   *("loss", "eval_loss", "accuracy", "eval_accuracy", "margin", "eval_margin"),
   *("reward", "kl", "entropy", "completions/mean_length", "learning_rate"),
@@ -66,13 +65,12 @@ def fit(
   peft_config: PeftConfig | None = None,
   resume: str | None = None,
   loss: dict[str, object],
-  within: Callable[[Trainer], contextlib.AbstractContextManager[str | None]] | None = None,
+  shared_prefix: bool | None = None,
   **own: object,
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
   """Train a reward model. Returns what `run` returns.
 
-  loss: settings that must be the same for a run to be resumed. within: a block for the run that yields why batches are padded.
-  own: arguments of this class of trainer.
+  loss: settings that must be the same for a run to be resumed. shared_prefix: None where it is faster. own: arguments of this class of trainer.
   Raises ModelError when the trainer refuses the model, RunError for a NaN or infinite loss or a run that cannot be resumed.
   """
   identity = {name: getattr(arguments, name) for name in resuming.IDENTITY_FIELDS} | loss
@@ -83,17 +81,20 @@ def fit(
   resuming.start_run(arguments.output_dir, arguments.process_index, identity, resume)
   sharding.shard_on_cpus_too(arguments)
   dropout = peft_config.lora_dropout if peft_config else 0.0
-  if quantized.is_quantized(model):
-    model, peft_config = quantized.with_adapter(model, peft_config), None
-    quantized.compute_in(model, torch.bfloat16 if arguments.bf16 else torch.float32)
   try:
+    if quantized.is_quantized(model):
+      model = quantized.with_adapter(model, peft_config)
+      quantized.compute_in(model, torch.bfloat16 if arguments.bf16 else torch.float32)
+    elif peft_config is not None:
+      from peft import get_peft_model
+
+      model = get_peft_model(model, peft_config)
     trainer = trainer_class(
       model=model,
       args=arguments,
       train_dataset=rows.dataset,
       eval_dataset=eval_rows.dataset if eval_rows else None,
       processing_class=renderer.tokenizer,
-      peft_config=peft_config,
       **own,
     )
   except (ValueError, TypeError) as error:
@@ -107,7 +108,7 @@ def fit(
     from ..heads import keep_head_in_float32
 
     keep_head_in_float32(trainer.model)
-  with within(trainer) if within else contextlib.nullcontext("this kind is not packed") as why_padded:
+  with packed_batches(trainer, shared_prefix) as why_padded:
     model, summary = run(trainer, resume)
   summary["batches"] = f"padded, since {why_padded}" if why_padded else "packed"
   quantized.compute_in(model, torch.float32)
@@ -131,7 +132,8 @@ def run(trainer: Trainer, resume: str | None) -> tuple[torch.nn.Module, dict[str
   if resume:
     log(f"continuing from {resume}")
   try:
-    result = trainer.train(resume_from_checkpoint=resume)
+    with watch.shown:
+      result = trainer.train(resume_from_checkpoint=resume)
   except BaseException as error:  # Ctrl-C and a full disk included: what was being written then is of no use
     if arguments.process_index == 0:
       discard_checkpoints(arguments.output_dir, only_incomplete=True)
@@ -162,7 +164,8 @@ class Watch(TrainerCallback):
 
   def __init__(self) -> None:
     self.losses: list[tuple[int, torch.Tensor]] = []
-    self.bar: Progress | None = None
+    self.shown = contextlib.ExitStack()  # of a terminal's bar
+    self.advance: Callable[[int], None] = lambda done: None
     self.last_line = -QUIET_SECONDS
     self.began = False  # a step, after all of a checkpoint was read
     self.was_complete = False
@@ -182,8 +185,7 @@ class Watch(TrainerCallback):
     """Losses are checked before they are logged or anything is saved: at each step a GPU would be waited for."""
     if control.should_log or control.should_evaluate or control.should_save or control.should_training_stop:
       self.check_losses()
-    if self.bar:
-      self.bar.update(self.task, completed=state.global_step)
+    self.advance(1)
 
   def on_epoch_end(self, *_: object, **__: object) -> None:
     self.check_losses()
@@ -204,29 +206,17 @@ class Watch(TrainerCallback):
 
   def on_train_begin(self, args: Arguments, state: TrainerState, *_: object, **__: object) -> None:
     if state.is_world_process_zero and console().is_terminal:
-      from rich.progress import Progress
-
-      self.bar = Progress(console=console())
-      self.task = self.bar.add_task("training", total=state.max_steps, completed=state.global_step)
-      self.bar.start()
+      self.advance = self.shown.enter_context(progress("training", state.max_steps))
+      self.advance(state.global_step)
 
   def on_log(
-    self, args: Arguments, state: TrainerState, *_: Any, logs: dict[str, float] | None = None, **__: Any
+    self, args: Arguments, state: TrainerState, *_: object, logs: dict[str, float] | None = None, **__: object
   ) -> None:
     if not state.is_world_process_zero or not logs:
       return
-    names = SHOWN_BESIDE_BAR if self.bar else SHOWN_VALUES
-    shown = "  ".join(f"{name} {float(logs[name]):.4g}" for name in names if name in logs)
-    if self.bar:
-      self.bar.update(self.task, description=f"training  {shown}")
-      return
+    shown = "  ".join(f"{name} {float(logs[name]):.4g}" for name in SHOWN_VALUES if name in logs)
     # Where every step is logged, for a file, a line each few seconds is enough to read.
     due = args.logging_steps != 1 or time.monotonic() - self.last_line >= QUIET_SECONDS
     if shown and (due or "eval_loss" in logs or state.global_step == state.max_steps):
       self.last_line = time.monotonic()
       log(f"step {state.global_step}/{state.max_steps}  {shown}")
-
-  def on_train_end(self, *_: object, **__: object) -> None:
-    if self.bar:
-      self.bar.stop()
-      self.bar = None

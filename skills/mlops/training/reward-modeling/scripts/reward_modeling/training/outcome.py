@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING
 
 import torch
 from datasets import Dataset
@@ -19,10 +18,6 @@ from .objectives import OBJECTIVES, bradley_terry, centering, of_ratings
 
 __all__ = ["bradley_terry", "centering"]
 
-if TYPE_CHECKING:
-  from peft import PeftConfig
-
-Count = Tensor | int | None
 PAIR_FIELDS = {"chosen": torch.long, "rejected": torch.long, "margin": torch.float32, "weight": torch.float32}
 TARGETS = "targets"
 
@@ -65,7 +60,7 @@ class PaddedCollator:
   @staticmethod
   def flat(rows: list[dict[str, list]]) -> tuple[list[list[int]], Tensor, dict[str, Tensor]]:
     sequences, pairs = flattened(rows)
-    return sequences, torch.tensor([len(ids) - 1 for ids in sequences]), pairs
+    return sequences, torch.full((len(sequences),), -1), pairs
 
   def __call__(self, rows: list[dict[str, list]]) -> dict[str, Tensor]:
     sequences, pairs = flattened(rows)
@@ -95,7 +90,11 @@ class OutcomeTrainer(RewardTrainer):
     self._signature_columns = ["sequences", *PAIR_FIELDS]
 
   def compute_loss(
-    self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Count = None
+    self,
+    model: nn.Module,
+    inputs: dict[str, Tensor],
+    return_outputs: bool = False,
+    num_items_in_batch: object = None,
   ):
     pairs = {name: inputs.pop(name) for name in (*PAIR_FIELDS, "stage")}
     tokens = inputs.pop("tokens")
@@ -144,20 +143,19 @@ class RatingTrainer(Trainer):
     *,
     objective: str,
     heads: Attributes,
-    peft_config: PeftConfig | None = None,
     label_smoothing: float = 0.0,
     **kwargs: object,
   ):
-    if peft_config is not None:
-      from peft import get_peft_model
-
-      model = get_peft_model(model, peft_config)
     super().__init__(loop.without_dropout(model) if kwargs["args"].disable_dropout else model, **kwargs)
     self.objective, self.heads = objective, heads
     self.label_names, self.model_accepts_loss_kwargs = [TARGETS], False
 
   def compute_loss(
-    self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Count = None
+    self,
+    model: nn.Module,
+    inputs: dict[str, Tensor],
+    return_outputs: bool = False,
+    num_items_in_batch: object = None,
   ):
     own = {name: value for name, value in inputs.items() if name not in (TARGETS, "tokens")}
     outputs = model(**own, use_cache=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..attention import Layout, by_blocks, filled, shared_prefix
+from ..attention import packed_inputs, shared_prefix
 from ..gpu_speed import Gain, saved_in_training
 from ..guard import reason_against, speed_decides
 from ..heads import head_name, scored_at, unwrapped
@@ -26,15 +26,13 @@ Flat = Callable[[list[TrainingRow]], tuple[list[list[int]], Tensor, dict[str, Te
 
 
 class PackedCollator:
-  """`ends`, where the positions of `Flat` lie in the flat row, `input_ids` and `position_ids` [1, T], the `layout` that
-  attention follows, and what else the loss takes.
+  """`ends`, where the positions of `Flat` lie in the flat row, the inputs of a model, and what else the loss takes.
 
   `share` is off while dropout is on: a token that two sequences share would draw one mask for both.
   """
 
   def __init__(self, flat: Flat, share: bool, model: Model):
-    self.flat, self.share, self.device = flat, share, next(model.parameters()).device
-    self.config = model.config if by_blocks(self.device) else None
+    self.flat, self.share, self.config, self.device = flat, share, model.config, next(model.parameters()).device
 
   def __call__(self, rows: list[TrainingRow]) -> dict[str, object]:
     sequences, wanted, rest = self.flat(rows)
@@ -43,8 +41,7 @@ class PackedCollator:
     for number, places in zip(row.sequences, row.places, strict=True):
       ends[number] = torch.tensor(places)[wanted[number]]
     # `ends` first: transformers takes a batch's size from it.
-    batch = {"ends": ends, **dict(zip(("input_ids", "position_ids"), filled(row, self.device), strict=True))}
-    return {**batch, "layout": Layout(row, self.config), **rest}
+    return {"ends": ends, **packed_inputs(row, self.device, self.config), **rest}
 
 
 def _slower(trainer: Trainer, share: bool) -> str | None:
@@ -75,11 +72,7 @@ def packed_batches(trainer: Trainer, wanted: bool | None = None) -> Iterator[str
     log(f"batches are padded, since {reason}")
     yield reason
     return
-  log(
-    "prompts are computed once for both sides"
-    if share
-    else "batches are packed without padding; dropout forbids sharing"
-  )
+  log("shared prefixes are computed once" if share else "rows are packed without padding; dropout forbids sharing")
   kept: list[Tensor] = []
 
   def at_ends(module: Model, inputs: tuple, named: dict[str, Tensor], output: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -155,7 +155,7 @@ class Pairs(WinnerSettings):
   def fit(
     self, model: torch.nn.Module, renderer: Renderer, rows: Rows, config: RewardConfig, **run: object
   ) -> tuple[torch.nn.Module, dict[str, Any]]:
-    from . import loop, outcome, packed
+    from . import loop, outcome
 
     trainer, own = self._trainer()
     return loop.fit(
@@ -169,7 +169,7 @@ class Pairs(WinnerSettings):
       loss=self.loss | {"center_rewards_coefficient": config.center_rewards_coefficient},
       objective=self.objective,
       **own,
-      within=lambda trainer: packed.packed_batches(trainer, self.shared_prefix),
+      shared_prefix=self.shared_prefix,
       **run,
     )
 

@@ -26,11 +26,11 @@ import numpy
 import torch
 from torch import Tensor
 
-from ..attention import sent, shared_prefix
+from ..attention import language_logits, sent, shared_prefix
 from ..data.records import Message
 from ..errors import RunError
 from ..heads import unwrapped
-from .actor_critic import ActorCritic, AnswerBatch, answer_logits, log_probs_and_entropy, reference_of, why_padded
+from .actor_critic import ActorCritic, AnswerBatch, log_probs_and_entropy, reference_of, why_padded
 from .policy import Policy, sample
 from .prompts import Prompt
 from .settings import PPOSettings
@@ -257,8 +257,8 @@ class PPO:
       batch = self._batch(prompts, answers, rows)
       log_probs, _, values = self.actor(batch)
       with self.reference() as reference, self.accelerator.autocast():
-        logits, _ = answer_logits(reference, batch)
-      expected, _ = log_probs_and_entropy(logits, batch, self.settings.temperature)
+        logits, _ = language_logits(reference, batch.inputs, batch.rows, batch.places)
+      expected, _ = log_probs_and_entropy(logits, batch.tokens, self.settings.temperature)
       lengths = [len(answers[row]) for row in rows]
       split = zip(*(tokens.cpu().split(lengths) for tokens in (log_probs, expected, values)), strict=True)
       found += [(row, [tokens.tolist() for tokens in own]) for row, own in zip(rows, split, strict=True)]
@@ -352,10 +352,9 @@ class PPO:
         yield sum(len(answers[row]) for row in mini_batch), micro_batches
 
   def _batch(self, prompts: list[Prompt], answers: list[list[int]], rows: list[int]) -> AnswerBatch:
+    model, pad = unwrapped(self.policy.model), self.policy.tokenizer.pad_token_id
     read = [prompts[row].ids for row in rows], [answers[row] for row in rows]
-    if self.why_padded:
-      return AnswerBatch.padded(*read, self.policy.tokenizer.pad_token_id, self.accelerator.device)
-    return AnswerBatch.packed(*read, unwrapped(self.policy.model))
+    return AnswerBatch.of(*read, model, pad, packed=not self.why_padded)
 
   @contextlib.contextmanager
   def _packing(self) -> Iterator[None]:

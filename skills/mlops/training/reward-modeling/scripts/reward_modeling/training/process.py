@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +14,6 @@ from transformers import EvalPrediction, Trainer
 from ..attention import at_least_fp32
 from ..errors import DataError
 from ..packing import right_padded
-
-if TYPE_CHECKING:
-  from peft import PeftConfig
 
 IGNORED = -100.0
 """The label of a token at which no step is scored."""
@@ -68,26 +65,13 @@ class StepCollator:
 
 
 class ProcessTrainer(Trainer):
-  """transformers' Trainer with `step_loss`. peft_config: as TRL's trainers take it."""
+  """transformers' Trainer with `step_loss`."""
 
-  def __init__(
-    self,
-    model: torch.nn.Module,
-    *,
-    weights: tuple[float, float] = (1.0, 1.0),
-    peft_config: PeftConfig | None = None,
-    **kwargs: Any,
-  ):
-    if peft_config is not None:
-      from peft import get_peft_model
-
-      model = get_peft_model(model, peft_config)
-
-    def loss(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
+  def __init__(self, *, weights: tuple[float, float] = (1.0, 1.0), **kwargs: Any):
+    def loss(outputs: dict[str, Tensor], labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
       return step_loss(outputs["logits"], labels, weights=weights, count=num_items_in_batch)
 
     super().__init__(
-      model,
       compute_loss_func=loss,
       compute_metrics=step_metrics,
       preprocess_logits_for_metrics=lambda logits, labels: logits.float().softmax(-1)[..., 1],

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .. import checkpoints, losses
 from ..attributes import Attributes
-from ..data.records import Comparison, Rated, Record, Solution
+from ..data.records import Record
 from ..errors import UsageError
 from ..evaluation.pairs import PairEvaluation
 from ..evaluation.ratings import RatingEvaluation
@@ -36,12 +36,12 @@ from .settings import EVALUATE_ON, Settings
 if TYPE_CHECKING:
   from transformers import TrainingArguments
 
+  from ..base_rendering import BaseRenderer
   from ..evaluation.report import Folder
-  from ..rendering import Renderer
   from .pairs import Pairs
   from .steps import StepLabels
 
-Answers = list[Comparison] | list[Rated]
+Evaluation = PairEvaluation | RatingEvaluation | StepEvaluation
 STATISTICS_SAMPLE = 256
 """Records whose rewards stand for all, where none are held out."""
 
@@ -102,19 +102,18 @@ def train(kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, obj
 def _saved(
   kind: Pairs | StepLabels,
   model: Model,
-  renderer: Renderer,
+  renderer: BaseRenderer,
   held_out: list[Record],
   trained_on: list[Record],
   output_dir: Path,
   training: dict[str, object],
   validation: tuple[PairEvaluation, list[Fold]] | None,
-) -> tuple[PairEvaluation | RatingEvaluation | StepEvaluation | None, dict[str, Any]]:
+) -> tuple[Evaluation | None, dict[str, object]]:
   """(the evaluation of a model that is saved here, what the result says of both)."""
   heads, made = kind.weighed(model, renderer) if kind.model is OUTCOME else (), {}
   if heads:
     made["attribute_weights"] = {one.name: one.weight for one in heads}
-  usual = _evaluate_steps if kind.model is PROCESS else partial(_evaluate_answers, kind, heads)
-  evaluate = getattr(kind, "evaluate", usual)
+  evaluate = getattr(kind, "evaluate", partial(_evaluate, kind, heads))
   evaluation, rewards, called = evaluate(model, renderer, held_out, trained_on[:STATISTICS_SAMPLE])
   source = f"{'held-out' if held_out else 'training'} {called}"
   reward = RewardStatistics(float(np.mean(rewards)), float(np.std(rewards)), len(rewards), source)
@@ -146,21 +145,23 @@ def _report(kind: Pairs | StepLabels, settings: Settings) -> Folder | None:
   return Folder(settings.report, str(Path(settings.output_dir)), settings.overwrite_output_dir)
 
 
-def _evaluate_answers(
-  kind: Pairs, heads: Attributes, model: Model, renderer: Renderer, held_out: Answers, trained_on: Answers
-) -> tuple[PairEvaluation | RatingEvaluation | None, list[float], str]:
+def _evaluate(
+  kind: Pairs | StepLabels,
+  heads: Attributes,
+  model: Model,
+  renderer: BaseRenderer,
+  held_out: list[Record],
+  trained_on: list[Record],
+) -> tuple[Evaluation | None, list[float], str]:
+  """(of held-out records, the rewards of these or of those trained on, what they are rewards of)."""
+  if kind.model is PROCESS:
+    steps = ProcessRewardModel(model, renderer)
+    evaluation = evaluate_steps(steps, held_out, fallback=True) if held_out else None
+    rows = [row["step_rewards"] for row in evaluation.rows] if evaluation else score_steps(steps, trained_on)
+    return evaluation, [value for row in rows for value in row if value is not None], "steps"
   scorer = RewardModel(model, renderer, attributes=heads)
   evaluation = kind.evaluated(scorer, held_out) if held_out else None
   return evaluation, (evaluation or kind.evaluated(scorer, trained_on)).rewards, kind.called
-
-
-def _evaluate_steps(
-  model: Model, renderer: Renderer, held_out: list[Solution], trained_on: list[Solution]
-) -> tuple[StepEvaluation | None, list[float], str]:
-  scorer = ProcessRewardModel(model, renderer)
-  evaluation = evaluate_steps(scorer, held_out, fallback=True) if held_out else None
-  rows = [row["step_rewards"] for row in evaluation.rows] if evaluation else score_steps(scorer, trained_on)
-  return evaluation, [value for row in rows for value in row if value is not None], "steps"
 
 
 def _say_what_is_saved(output_dir: Path, difference: float) -> None:
@@ -181,7 +182,7 @@ def _config(
   return configuration.trainer_config(kind.config_class(), settings, fields, parameters, has_eval=has_eval, **own)
 
 
-def _model(kind: Pairs | StepLabels, settings: Settings) -> tuple[checkpoints.Loaded, Renderer]:
+def _model(kind: Pairs | StepLabels, settings: Settings) -> tuple[checkpoints.Loaded, BaseRenderer]:
   path, template = settings.model_name_or_path, settings.chat_template_path
   if hasattr(kind, "load"):
     loaded = kind.load(settings)

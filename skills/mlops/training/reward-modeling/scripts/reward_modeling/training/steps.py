@@ -112,7 +112,7 @@ class StepLabels:
   def fit(
     self, model: torch.nn.Module, renderer: StepRenderer, rows: Rows, config: TrainingArguments, **run: object
   ) -> tuple[torch.nn.Module, dict[str, Any]]:
-    from . import loop, packed, process
+    from . import loop, process
 
     weights = process.class_weights(rows.dataset["labels"], self.class_weighting)
     if self.disable_dropout:  # token classifiers made of decoders drop a tenth of the last hidden state by default
@@ -126,7 +126,7 @@ class StepLabels:
       data_collator=process.StepCollator(renderer.tokenizer.pad_token_id),
       weights=weights,
       loss={"class_weighting": self.class_weighting, "disable_dropout": self.disable_dropout},
-      within=lambda trainer: packed.packed_batches(trainer, self.shared_prefix),
+      shared_prefix=self.shared_prefix,
       **run,
     )
     return model, summary | {"class_weights": list(weights)}
