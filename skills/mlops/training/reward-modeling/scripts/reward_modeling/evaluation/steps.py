@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
@@ -350,11 +350,6 @@ def _rows(
   ]
 
 
-def wrong_way(measured: Iterable[StepMeasures]) -> str:
-  below = any(one.auroc and one.auroc.value < 0.5 for one in measured)
-  return " (an AUROC below 0.5 ranks the wrong way round)" if below else ""
-
-
 def _no_better_flags(measure: str, label: str) -> Diagnostic:
   """The interval reaches down to that of the best baseline, whose threshold is chosen alike."""
   return Diagnostic(
@@ -377,9 +372,8 @@ STEP_DIAGNOSTICS: dict[str, Diagnostic] = {
   ),
   "shortcut": Diagnostic(
     lambda s: s.auroc and s.auroc.low <= s.best["auroc"].estimate.value,
-    "AUROC {auroc:.3f} is not shown to be above that of length and "
-    "position alone: longest step {baselines[longest_step].auroc.value:.3f}, longer steps "
-    "{baselines[longer_steps].auroc.value:.3f}, later steps {baselines[later_steps].auroc.value:.3f}{wrong_way}",
+    "AUROC {auroc:.3f} is not shown to be above that of length and position alone: "
+    "{best[auroc].name} {best[auroc].estimate:.3f}",
     "evaluate on solutions that are labeled to their end, of steps of like length",
   ),
   "majority_class": Diagnostic(
@@ -404,5 +398,4 @@ def diagnose_steps(summary: StepSummary) -> list[str]:
     found = [(spelled(name), getattr(one, key)) for name, one in summary.baselines.items()]
     named = [SimpleNamespace(name=name, estimate=estimate) for name, estimate in found if estimate]
     best[key] = max(named, key=lambda one: one.estimate.value, default=None)
-  known = SimpleNamespace(**vars(summary), best=best, wrong_way=wrong_way(summary.baselines.values()))
-  return diagnosed(known, STEP_DIAGNOSTICS)
+  return diagnosed(SimpleNamespace(**vars(summary), best=best), STEP_DIAGNOSTICS)
