@@ -33,7 +33,7 @@ pre { white-space: pre-wrap; background: #f6f6f6; padding: .5rem }
   [data-of]::before { content: attr(data-of) ": "; color: #666 }
 }
 h2 { break-after: avoid } tr { break-inside: avoid }
-@media print { html { font-size: 11px } details::details-content { content-visibility: visible } }
+@media print { html { font-size: 11px } figure svg { max-width: 48% } details::details-content { content-visibility: visible } }
 </style>
 """
 CARD = "---\npipeline_tag: text-classification\ntags:\n- reward-model\n---\n"
