@@ -215,33 +215,33 @@ def _at(n: int, rankings: Sequence[Ranking], rewards: Sequence[Sequence[float | 
   )
 
 
-BEST_OF_N_DIAGNOSTICS: dict[str, Diagnostic] = {
-  "worse_than_random": Diagnostic(
+def _as_good(other: str, name: str, then: str) -> Diagnostic:
+  return Diagnostic(
+    lambda s: getattr(s, other) and getattr(s, other).value >= s.model.value,
+    f"best of {{n}}: {name} ({{{other}.value:.3f}}) is at least as good as the model ({{model.value:.3f}})",
+    then,
+  )
+
+
+BEST_OF_N_DIAGNOSTICS = (
+  Diagnostic(
     lambda s: s.gain.high < 0,
     "best of {n}: {model.value:.3f} is below random choice ({random.value:.3f}); gain {gain:+.3f}",
     "do not choose by it; train on answers of the generator that is to be ranked",
   ),
-  "random": Diagnostic(
+  Diagnostic(
     lambda s: s.gain.low <= 0 <= s.gain.high,
     "best of {n}: {model.value:.3f} is not shown to be above random choice ({random.value:.3f}); gain {gain:+.3f}",
     "train on answers of the generator that is to be ranked",
   ),
-  "majority": Diagnostic(
-    lambda s: s.majority and s.majority.value >= s.model.value,
-    "best of {n}: majority vote ({majority.value:.3f}) is at least as good as the model ({model.value:.3f})",
-    "vote, which needs no model",
-  ),
-  "longest": Diagnostic(
-    lambda s: s.longest.value >= s.model.value,
-    "best of {n}: taking the longest ({longest.value:.3f}) is at least as good as the model ({model.value:.3f})",
-    "balance the training data by length",
-  ),
-  "not_scored": Diagnostic(
+  _as_good("majority", "majority vote", "vote, which needs no model"),
+  _as_good("longest", "taking the longest", "balance the training data by length"),
+  Diagnostic(
     lambda s: s.not_scored > 0,
     "{not_scored} of {completions} completions were not scored and are never preferred",
     "raise --max_length, or choose another --overlong",
   ),
-}
+)
 
 
 def diagnose_best_of_n(summary: PoolSummary) -> list[str]:
