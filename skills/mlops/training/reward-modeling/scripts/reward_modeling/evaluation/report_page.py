@@ -38,7 +38,7 @@ h2 { break-after: avoid } tr { break-inside: avoid }
 """
 CARD = "---\npipeline_tag: text-classification\ntags:\n- reward-model\n---\n"
 ROWS_SHOWN = 32
-LONGEST = 600
+QUOTED = 600
 """Characters of a text that is quoted."""
 END = "Intervals are 95%, clustered by prompt."
 
@@ -104,7 +104,7 @@ def _drawn(panel: Panel, unique: str) -> str:
 
 
 def _cut(text: str) -> str:
-  return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+  return text if len(text) <= QUOTED else f"{text[:QUOTED]} ..."
 
 
 def _tag(name: str, text: str, more: str = "") -> str:
