@@ -153,7 +153,7 @@ def _column_answers(ranking: Ranking, column: str) -> list[str | None]:
   if not isinstance(answers, list) or len(answers) != len(ranking.completions):
     raise DataError(
       f"{column} does not hold one final answer for each of the {len(ranking.completions)} completions",
-      where=str(ranking.origin) if ranking.origin else None,
+      where=ranking.origin,
     )
   return [None if answer is None else comparable(answer) for answer in answers]
 
@@ -164,7 +164,7 @@ def check_pools(rankings: Sequence[Ranking], sizes: Sequence[int] | None) -> lis
     if ranking.scores is None or not all(0 <= score <= 1 for score in ranking.scores):
       raise DataError(
         "best-of-n needs to know which completions are correct",
-        where=str(ranking.origin) if ranking.origin else None,
+        where=ranking.origin,
         hint="give a column `correct` with true or false for each of the `completions`",
       )
   if not rankings:

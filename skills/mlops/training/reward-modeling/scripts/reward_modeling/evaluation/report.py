@@ -68,7 +68,7 @@ class Folder:
       return {kind: TypeAdapter(kind).validate_python(kept[kind.__name__]) for kind in known}
     except ValidationError as error:
       hint = "remove it, and evaluate again"
-      raise DataError("it is of another version", where=str(self.files[0]), hint=hint) from error
+      raise DataError("it is of another version", where=self.files[0], hint=hint) from error
 
 
 def worst(rows: Sequence[Mapping[str, Any]]) -> Quotes:
