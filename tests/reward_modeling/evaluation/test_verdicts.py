@@ -88,3 +88,5 @@ def test_what_fools_it_is_told_from_damage_that_it_does_not_notice():
   )
   assert _fooled(found, True) == said and _fooled(found, False).startswith(f"{said} It is not shown to rank better")
   assert _limit(None, found).endswith("an optimizer finds out how.") and "fooled" not in _limit(None, None)
+  blind = ProbeSummary(100, 1.0, ["shuffled"], probes)
+  assert "fooled" not in _limit(None, blind)

@@ -142,7 +142,8 @@ def _best_of_n(pools: PoolReport | None) -> str:
 
 
 def _limit(part: OverOptimizationReport | None, probes: ProbeSummary | None) -> str:
-  warned = " It can be fooled, see below: an optimizer finds out how." if probes and probes.fooled_by else ""
+  fooled = probes and any(probes.probes[name].must != "fall" for name in probes.fooled_by)
+  warned = " It can be fooled, see below: an optimizer finds out how." if fooled else ""
   if part is None:
     return f"Not measured: evaluate.py --overoptimization, on gold rewards of a run's answers.{warned}"
   rises = any(study.best != study.points[0] for study in part.studies)
