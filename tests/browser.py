@@ -92,7 +92,7 @@ def browser() -> Iterator[Browser]:
   """Chromium reads commands from its descriptor 3 and writes answers to 4."""
   theirs_in, ours_out = os.pipe()
   ours_in, theirs_out = os.pipe()
-  with tempfile.TemporaryDirectory() as profile:
+  with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:  # its children may write yet
     command = ["bash", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "bash", CHROMIUM, *FLAGS]
     process = subprocess.Popen(
       [*command, f"--user-data-dir={profile}", "about:blank"],

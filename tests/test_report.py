@@ -203,3 +203,4 @@ def test_a_process_model_reports_its_steps(tiny, tmp_path):
   text = (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
   Page(text)
   assert "<h2>Steps: the model" in text and "processbench f1" in text and "all correct" in text
+  assert "Does it find wrong steps?" in text and "Does it rank answers" not in text

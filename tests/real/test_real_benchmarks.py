@@ -10,7 +10,7 @@ import sklearn.metrics
 from conftest import run_main, write_jsonl
 from reward_modeling.evaluation.benchmark_runs import load_benchmark, summarize
 
-TRAINING = ("--max_steps", "1", "--save_strategy", "no", "--max_length", "64", "--audit", "warn")
+TRAINING = ("--max_steps", "1", "--save_strategy", "no", "--audit", "warn")
 
 
 def rows_of(path, places=None) -> list[dict]:
@@ -34,7 +34,7 @@ def test_judgebench_and_llmbar_are_read_whole_and_counted_rightly(shared_data, m
     tmp_path / "pairs.jsonl", rows_of(shared_data / "preference/hh_helpful.train.jsonl.gz", range(16))
   )
   words = ("--model_name_or_path", minilm, "--dataset_name", pairs, "--output_dir", tmp_path / "model", *TRAINING)
-  done = run_main("train.py", *words, "--overlong", "truncate_left")
+  done = run_main("train.py", *words, "--overlong", "truncate_left", "--max_length", "64")
   assert done.returncode == 0, done.stderr
   found, rows = evaluated(tmp_path / "model", ("judgebench", "llmbar"), shared_data, tmp_path)
   assert all(found["benchmarks"][name]["complete"] for name in rows)
@@ -66,7 +66,7 @@ def test_steps_of_processbench_and_prmbench_are_counted_rightly(shared_data, min
   write_jsonl(tmp_path / "data" / "prmbench.jsonl", marked)
   steps = write_jsonl(tmp_path / "steps.jsonl", rows_of(shared_data / "steps/mr_ben.train.jsonl.gz", range(16)))
   words = ("--model_name_or_path", minilm, "--dataset_name", steps, "--output_dir", tmp_path / "model", *TRAINING)
-  done = run_main("train_process.py", *words, "--overlong", "truncate_prompt", "--steps_per_solution", "1")
+  done = run_main("train_process.py", *words, "--overlong", "truncate_prompt", "--max_length", "256")
   assert done.returncode == 0, done.stderr
   found, rows = evaluated(tmp_path / "model", ("processbench", "prmbench"), tmp_path / "data", tmp_path)
   assert not found["benchmarks"]["processbench"]["complete"] and "30 of 3400 rows were read" in found["diagnostics"][0]

@@ -66,15 +66,14 @@ def objectives() -> str:
 
 
 def benchmarks() -> str:
-  """The table of benchmarks, from BENCHMARKS."""
+  """The names of the benchmarks and their rows, from BENCHMARKS."""
   from reward_modeling.evaluation.benchmarks import BENCHMARKS
 
-  lines = ["| name | rows | from the hub |", "|---|---|---|"]
+  found = []
   for name, entry in BENCHMARKS.items():
-    rows = f"{sum(part.rows for part in entry.parts if not part.optional):,}"
-    hub = f"`{entry.parts[0].hub}`" if entry.parts[0].hub else "no: files only"
-    lines.append(f"| `{name}` | {rows} | {hub} |")
-  return "\n".join(lines)
+    files = "" if entry.parts[0].hub else ", files only"
+    found.append(f"`{name}` ({sum(part.rows for part in entry.parts if not part.optional):,}{files})")
+  return f"Their rows: {', '.join(found)}."
 
 
 def probes() -> str:

@@ -70,7 +70,7 @@ def load_benchmark(name: str, folder: str | None) -> LoadedBenchmark:
       except (RowError, KeyError, TypeError, AttributeError) as error:
         said = error if isinstance(error, RowError) else f"{type(error).__name__} at {error}"
         message, hint = f"the row is not one of {benchmark.title}: {said}", "give the authors' files"
-        raise DataError(message, where=str(origin), hint=hint) from error
+        raise DataError(message, where=origin, hint=hint) from error
       key = item.id if benchmark.repeats else origin
       set_aside["repeated"] += key in items
       items.setdefault(key, item)

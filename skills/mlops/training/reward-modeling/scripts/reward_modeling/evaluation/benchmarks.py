@@ -29,13 +29,13 @@ def first_wins(item: Item, rewards: Sequence[float]) -> Counted:
 PRIOR_SETS = {"anthropic_helpful": 6192, "anthropic_hhh": 221, "shp": 1741, "summarize": 9000}
 # fmt: off
 REWARDBENCH_SECTIONS: dict[str, dict[str, int]] = {
-    "chat": {"alpacaeval-easy": 100, "alpacaeval-length": 95, "alpacaeval-hard": 95, "mt-bench-easy": 28, "mt-bench-med": 40},
-    "chat_hard": {"mt-bench-hard": 37, "llmbar-natural": 100, "llmbar-adver-neighbor": 134, "llmbar-adver-GPTInst": 92,
-                  "llmbar-adver-GPTOut": 47, "llmbar-adver-manual": 46},
-    "safety": {"refusals-dangerous": 100, "refusals-offensive": 100, "xstest-should-refuse": 154,
-               "xstest-should-respond": 250, "donotanswer": 136},
-    # math has 447 rows
-    "reasoning": {"math-prm": 984, **{f"hep-{code}": 164 for code in ("cpp", "go", "java", "js", "python", "rust")}},
+  "chat": {"alpacaeval-easy": 100, "alpacaeval-length": 95, "alpacaeval-hard": 95, "mt-bench-easy": 28, "mt-bench-med": 40},
+  "chat_hard": {"mt-bench-hard": 37, "llmbar-natural": 100, "llmbar-adver-neighbor": 134, "llmbar-adver-GPTInst": 92,
+                "llmbar-adver-GPTOut": 47, "llmbar-adver-manual": 46},
+  "safety": {"refusals-dangerous": 100, "refusals-offensive": 100, "xstest-should-refuse": 154,
+             "xstest-should-respond": 250, "donotanswer": 136},
+  # math has 447 rows
+  "reasoning": {"math-prm": 984, **{f"hep-{code}": 164 for code in ("cpp", "go", "java", "js", "python", "rust")}},
 }
 # fmt: on
 RB2_SECTIONS = ("factuality", "precise_if", "math", "safety", "focus")
@@ -90,7 +90,7 @@ def _ties(ratios: Ratios) -> float:
 DOMAINS, DIFFICULTIES = ("chat", "math", "code", "safety"), ("easy", "normal", "hard")
 # fmt: off
 JUDGEBENCH_GROUPS = {
-    "mmlu-pro": "knowledge", "livebench-reasoning": "reasoning", "livebench-math": "math", "livecodebench": "coding",
+  "mmlu-pro": "knowledge", "livebench-reasoning": "reasoning", "livebench-math": "math", "livecodebench": "coding",
 }
 # fmt: on
 
@@ -178,75 +178,75 @@ def _ppe_rule(item: Item, rewards: Sequence[float]) -> Counted:
 
 # fmt: off
 BENCHMARKS: dict[str, Benchmark] = {
-    "rewardbench": Benchmark(
-        "RewardBench",
-        (Part("allenai/reward-bench", "filtered", 2985, ("/filtered", "/rewardbench(?!2)")),
-         *(Part("allenai/pref-test-sets", name, rows, (f"preftestsets.*{name.replace('_', '')}",), name, True)
-           for name, rows in PRIOR_SETS.items())),
-        _rewardbench_item, first_wins,
-        {"score": REWARDBENCH_SECTIONS.keys(), **REWARDBENCH_SECTIONS, "micro": "all", "prior_sets": PRIOR_SETS.keys(),
-         "score_with_prior_sets": dict.fromkeys(REWARDBENCH_SECTIONS, 2) | {"prior_sets": 1}},
-        {"Skywork-Reward-Gemma-2-27B": (93.8, 95.8, 91.4, 92.0, 96.1),
-         "Skywork-Reward-Llama-3.1-8B": (92.5, 95.8, 87.3, 90.6, 96.2)},
-        "Skywork-Reward README, 2024-09, with the weights of xstest's subsets swapped",
-    ),
-    "rewardbench2": Benchmark(
-        "RewardBench 2", (Part("allenai/reward-bench-2", "test", 1865, ("/rewardbench2",)),),
-        _rewardbench2_item, _rewardbench2_rule,
-        {"score": (*RB2_SECTIONS, "ties"), **itself(*RB2_SECTIONS), "ties": _ties, "micro_without_ties": "all"},
-        {"Skywork-Reward-Gemma-2-27B": (75.8, 73.7, 40.3, 70.5, 94.2, 93.2, 82.6),
-         "Skywork-Reward-Llama-3.1-8B-v0.2": (71.7, 69.7, 40.6, 60.1, 94.2, 94.1, 71.7)},
-        "arXiv:2506.01937, Table 3", together=_ties_together,
-    ),
-    "rm-bench": Benchmark(
-        "RM-Bench",
-        (Part("THU-KEG/RM-Bench", "train", 1327,
-              ("totaldataset", r"/(chat|code|math|safetyre\w+)filtered", "/rmbench")),),
-        _rm_bench_item, _rm_bench_rule,
-        {"score": DOMAINS, **{domain: [f"{domain}/{level}" for level in DIFFICULTIES] for domain in DOMAINS},
-         **{level: [f"{domain}/{level}" for domain in DOMAINS] for level in DIFFICULTIES}, "micro": "all"},
-        {"Skywork-Reward-V2-Llama-3.1-8B": (92.8, None, None, None, None, 97.0, 95.0, 86.5),
-         "Skywork-Reward-Llama-3.1-8B": (70.1, 69.5, 60.6, 54.5, 95.7, 89.0, 74.7, 46.6)},
-        "RM-Bench-Leaderboard README, 2025-07; V2: its README",
-    ),
-    "judgebench": Benchmark(
-        "JudgeBench, answers of GPT-4o",
-        (Part("ScalerLab/JudgeBench", "gpt", 350,
-              ("judgebench,responsemodel=gpt[^,]*$", "/judgebench/?(.*/)?gpt", "/judgebench[^,]*$")),),
-        _judgebench_item, _judgebench_rule,
-        {"score": "all", **itself(*JUDGEBENCH_GROUPS.values()), "macro": JUDGEBENCH_GROUPS.values()},
-        {"Skywork-Reward-V2-Llama-3.1-8B": (None, 76.6, 75.5, 89.3, 78.6, 80.0),
-         "Skywork-Reward-Gemma-2-27B": (64.29, 59.74, 66.33, 83.93, 50.00, 65.00)},
-        "the authors' stored scores; V2: its paper, Table 2, which has the macro mean only",
-    ),
-    "ppe": Benchmark(
-        "PPE",
-        (Part("lmarena-ai/PPE-Human-Preference-V1", "test", 16038, ("ppehumanpreference", "/ppe.*preference"), "preference"),
-         *(Part(f"lmarena-ai/PPE-{title}-Best-of-K", "train", 507 if name == "mbpp_plus" else 512,
-                (f"{(plain := name.replace('_', ''))}bestofk", rf"/ppe.*{plain}"), name) for name, title in PPE_SETS.items())),
-        _ppe_item, _ppe_rule,
-        {"preference": "preference", "correctness": PPE_SETS.keys(), **itself(*PPE_SETS),
-         "best_of_32": [f"{name}/best_of_{POOL}" for name in PPE_SETS], "best_of_n_highest":
-         lambda ratios: fmean(np.max([ratios[f"{name}/best_of_{k + 1}"] for k in range(POOL)]) for name in PPE_SETS)},
-        {"Skywork-Reward-Llama-3.1-8B": (62.37, 61, 64, 70, 57, 52, 61),
-         "internlm2-20b-reward": (61.00, 63, 68, 70, 57, 58, 62)},
-        "lmarena.github.io, 2024-10-20",
-    ),
-    "rmb": Benchmark(
-        "RMB",
-        (Part(None, "", 17131, ("rmbdataset/pairwiseset/", "/pairwiseset/", "/rmb.*pair"), "pairs"),
-         Part(None, "", 3786, ("rmbdataset/bonset/", "/bonset/", "/rmb.*bon"), "best of n")),
-        _rmb_item, first_wins, {"score": RMB_SECTIONS, **itself(*RMB_SECTIONS)},
-        {"Skywork-Reward-V2-Llama-3.1-8B": (86.4, 82.3, None, 82.8, None),
-         "RM-R1-Qwen-Instruct-32B": (73.01, 65.05, 80.17, 66.25, 80.58)},
-        "Skywork-Reward-V2 README; RM-R1's logged results",
-    ),
-    "llmbar": Benchmark(
-        "LLMBar", (Part(None, "", 419, (r"(natural|adversarial/\w+)/dataset\.json", "/llmbar")),),
-        _llmbar_item, first_wins,
-        {"score": ("natural", *ADVERSARIAL), "natural": "natural", "adversarial": ADVERSARIAL, **itself(*ADVERSARIAL), "micro": "all"},
-        {"GPT-4 as a judge": (83.0, 94.0, 80.25, 78.7, 85.3, 79.8, 77.2)},
-        "statistics.json, swap and CoT; the means are of its five subsets",
-    ),
+  "rewardbench": Benchmark(
+    "RewardBench",
+    (Part("allenai/reward-bench", "filtered", 2985, ("/filtered", "/rewardbench(?!2)")),
+     *(Part("allenai/pref-test-sets", name, rows, (f"preftestsets.*{name.replace('_', '')}",), name, True)
+       for name, rows in PRIOR_SETS.items())),
+    _rewardbench_item, first_wins,
+    {"score": REWARDBENCH_SECTIONS.keys(), **REWARDBENCH_SECTIONS, "micro": "all", "prior_sets": PRIOR_SETS.keys(),
+     "score_with_prior_sets": dict.fromkeys(REWARDBENCH_SECTIONS, 2) | {"prior_sets": 1}},
+    {"Skywork-Reward-Gemma-2-27B": (93.8, 95.8, 91.4, 92.0, 96.1),
+     "Skywork-Reward-Llama-3.1-8B": (92.5, 95.8, 87.3, 90.6, 96.2)},
+    "Skywork-Reward README, 2024-09, with the weights of xstest's subsets swapped",
+  ),
+  "rewardbench2": Benchmark(
+    "RewardBench 2", (Part("allenai/reward-bench-2", "test", 1865, ("/rewardbench2",)),),
+    _rewardbench2_item, _rewardbench2_rule,
+    {"score": (*RB2_SECTIONS, "ties"), **itself(*RB2_SECTIONS), "ties": _ties, "micro_without_ties": "all"},
+    {"Skywork-Reward-Gemma-2-27B": (75.8, 73.7, 40.3, 70.5, 94.2, 93.2, 82.6),
+     "Skywork-Reward-Llama-3.1-8B-v0.2": (71.7, 69.7, 40.6, 60.1, 94.2, 94.1, 71.7)},
+    "arXiv:2506.01937, Table 3", together=_ties_together,
+  ),
+  "rm-bench": Benchmark(
+    "RM-Bench",
+    (Part("THU-KEG/RM-Bench", "train", 1327,
+          ("totaldataset", r"/(chat|code|math|safetyre\w+)filtered", "/rmbench")),),
+    _rm_bench_item, _rm_bench_rule,
+    {"score": DOMAINS, **{domain: [f"{domain}/{level}" for level in DIFFICULTIES] for domain in DOMAINS},
+     **{level: [f"{domain}/{level}" for domain in DOMAINS] for level in DIFFICULTIES}, "micro": "all"},
+    {"Skywork-Reward-V2-Llama-3.1-8B": (92.8, None, None, None, None, 97.0, 95.0, 86.5),
+     "Skywork-Reward-Llama-3.1-8B": (70.1, 69.5, 60.6, 54.5, 95.7, 89.0, 74.7, 46.6)},
+    "RM-Bench-Leaderboard README, 2025-07; V2: its README",
+  ),
+  "judgebench": Benchmark(
+    "JudgeBench, answers of GPT-4o",
+    (Part("ScalerLab/JudgeBench", "gpt", 350,
+          ("judgebench,responsemodel=gpt[^,]*$", "/judgebench/?(.*/)?gpt", "/judgebench[^,]*$")),),
+    _judgebench_item, _judgebench_rule,
+    {"score": "all", **itself(*JUDGEBENCH_GROUPS.values()), "macro": JUDGEBENCH_GROUPS.values()},
+    {"Skywork-Reward-V2-Llama-3.1-8B": (None, 76.6, 75.5, 89.3, 78.6, 80.0),
+     "Skywork-Reward-Gemma-2-27B": (64.29, 59.74, 66.33, 83.93, 50.00, 65.00)},
+    "the authors' stored scores; V2: its paper, Table 2, which has the macro mean only",
+  ),
+  "ppe": Benchmark(
+    "PPE",
+    (Part("lmarena-ai/PPE-Human-Preference-V1", "test", 16038, ("ppehumanpreference", "/ppe.*preference"), "preference"),
+     *(Part(f"lmarena-ai/PPE-{title}-Best-of-K", "train", 507 if name == "mbpp_plus" else 512,
+            (f"{(plain := name.replace('_', ''))}bestofk", rf"/ppe.*{plain}"), name) for name, title in PPE_SETS.items())),
+    _ppe_item, _ppe_rule,
+    {"preference": "preference", "correctness": PPE_SETS.keys(), **itself(*PPE_SETS),
+     "best_of_32": [f"{name}/best_of_{POOL}" for name in PPE_SETS], "best_of_n_highest":
+     lambda ratios: fmean(np.max([ratios[f"{name}/best_of_{k + 1}"] for k in range(POOL)]) for name in PPE_SETS)},
+    {"Skywork-Reward-Llama-3.1-8B": (62.37, 61, 64, 70, 57, 52, 61),
+     "internlm2-20b-reward": (61.00, 63, 68, 70, 57, 58, 62)},
+    "lmarena.github.io, 2024-10-20",
+  ),
+  "rmb": Benchmark(
+    "RMB",
+    (Part(None, "", 17131, ("rmbdataset/pairwiseset/", "/pairwiseset/", "/rmb.*pair"), "pairs"),
+     Part(None, "", 3786, ("rmbdataset/bonset/", "/bonset/", "/rmb.*bon"), "best of n")),
+    _rmb_item, first_wins, {"score": RMB_SECTIONS, **itself(*RMB_SECTIONS)},
+    {"Skywork-Reward-V2-Llama-3.1-8B": (86.4, 82.3, None, 82.8, None),
+     "RM-R1-Qwen-Instruct-32B": (73.01, 65.05, 80.17, 66.25, 80.58)},
+    "Skywork-Reward-V2 README; RM-R1's logged results",
+  ),
+  "llmbar": Benchmark(
+    "LLMBar", (Part(None, "", 419, (r"(natural|adversarial/\w+)/dataset\.json", "/llmbar")),),
+    _llmbar_item, first_wins,
+    {"score": ("natural", *ADVERSARIAL), "natural": "natural", "adversarial": ADVERSARIAL, **itself(*ADVERSARIAL), "micro": "all"},
+    {"GPT-4 as a judge": (83.0, 94.0, 80.25, 78.7, 85.3, 79.8, 77.2)},
+    "statistics.json, swap and CoT; the means are of its five subsets",
+  ),
 } | STEP_BENCHMARKS
 # fmt: on

@@ -43,8 +43,8 @@ def _f1(split: str, at: str = "") -> Callable[[Ratios], float]:
 
 # fmt: off
 CLASSES = {
-    "redundency": "NR", "circular": "NCL", "counterfactual": "ES", "step_contradiction": "SC", "domain_inconsistency": "DC",
-    "confidence": "CI", "missing_condition": "PS", "deception": "DR", "multi_solutions": "MS",
+  "redundency": "NR", "circular": "NCL", "counterfactual": "ES", "step_contradiction": "SC", "domain_inconsistency": "DC",
+  "confidence": "CI", "missing_condition": "PS", "deception": "DR", "multi_solutions": "MS",
 }
 # fmt: on
 CLASS_GROUPS = {"simplicity": ("NR", "NCL"), "soundness": ("ES", "SC", "DC", "CI"), "sensitivity": ("PS", "DR", "MS")}
@@ -104,31 +104,31 @@ def _mcc(ratios: Ratios) -> float:
 
 # fmt: off
 STEP_BENCHMARKS: dict[str, Benchmark] = {
-    "processbench": Benchmark(
-        "ProcessBench",
-        (Part("Qwen/ProcessBench", "+".join(PROCESSBENCH_SPLITS), 3400, ("/processbench", rf"/({'|'.join(PROCESSBENCH_SPLITS)})\b")),),
-        _processbench_item, _processbench_rule,
-        {"score": PROCESSBENCH_SPLITS, **{split: _f1(split) for split in PROCESSBENCH_SPLITS},
-         "score_at_0.5": lambda ratios: fmean(_f1(split, " at 0.5")(ratios) for split in PROCESSBENCH_SPLITS)},
-        {"Qwen2.5-Math-PRM-7B": (73.5, 82.4, 77.6, 67.5, 66.3), "Skywork-PRM-7B": (42.1, 70.8, 53.6, 22.9, 21.0)},
-        "R-PRM README, 2025-04", of_steps=True, threshold_from="gsm8k",
-    ),
-    "prmbench": Benchmark(
-        "PRMBench", (Part("hitsmy/PRMBench_Preview", "train", 6216, ("prmtestclassified/data/", "/prmbench")),),
-        _prmbench_item, _prmbench_rule,
-        # Multi-solutions (MS) have no wrong step, so their score is their F1.
-        {"score": ("all/f1", "all/negative_f1"), **CLASS_GROUPS,
-         **{name: (f"{name}/f1", f"{name}/negative_f1") for name in CLASSES.values()}, "MS": "MS/f1"},
-        {"Qwen2.5-Math-PRM-7B": (65.5, 52.1, 71.0, 75.5), "Skywork-PRM-7B": (65.1, 59.6, 68.5, 73.3)},
-        "PRMBench's notebook; Skywork's steps by the difference to the step before", of_steps=True, repeats=True,
-    ),
-    "mr-ben": Benchmark(
-        "Mr-Ben without reasons",
-        (Part("Randolphzeng/Mr-Ben", "train", 5975, (rf"mrben/(.*/)?({'|'.join(SUBJECTS)}|coding)\.", "/mrben")),),
-        _mr_ben_item, _mr_ben_rule,
-        {"step_accuracy": [f"{name}/step" for name in SUBJECTS], "mcc": _mcc,
-         **{f"step_accuracy_{name}": f"{name}/step" for name in SUBJECTS}},
-        of_steps=True, signed=("mcc",),
-    ),
+  "processbench": Benchmark(
+    "ProcessBench",
+    (Part("Qwen/ProcessBench", "+".join(PROCESSBENCH_SPLITS), 3400, ("/processbench", rf"/({'|'.join(PROCESSBENCH_SPLITS)})\b")),),
+    _processbench_item, _processbench_rule,
+    {"score": PROCESSBENCH_SPLITS, **{split: _f1(split) for split in PROCESSBENCH_SPLITS},
+     "score_at_0.5": lambda ratios: fmean(_f1(split, " at 0.5")(ratios) for split in PROCESSBENCH_SPLITS)},
+    {"Qwen2.5-Math-PRM-7B": (73.5, 82.4, 77.6, 67.5, 66.3), "Skywork-PRM-7B": (42.1, 70.8, 53.6, 22.9, 21.0)},
+    "R-PRM README, 2025-04", of_steps=True, threshold_from="gsm8k",
+  ),
+  "prmbench": Benchmark(
+    "PRMBench", (Part("hitsmy/PRMBench_Preview", "train", 6216, ("prmtestclassified/data/", "/prmbench")),),
+    _prmbench_item, _prmbench_rule,
+    # Multi-solutions (MS) have no wrong step, so their score is their F1.
+    {"score": ("all/f1", "all/negative_f1"), **CLASS_GROUPS,
+     **{name: (f"{name}/f1", f"{name}/negative_f1") for name in CLASSES.values()}, "MS": "MS/f1"},
+    {"Qwen2.5-Math-PRM-7B": (65.5, 52.1, 71.0, 75.5), "Skywork-PRM-7B": (65.1, 59.6, 68.5, 73.3)},
+    "PRMBench's notebook; Skywork's steps by the difference to the step before", of_steps=True, repeats=True,
+  ),
+  "mr-ben": Benchmark(
+    "Mr-Ben without reasons",
+    (Part("Randolphzeng/Mr-Ben", "train", 5975, (rf"mrben/(.*/)?({'|'.join(SUBJECTS)}|coding)\.", "/mrben")),),
+    _mr_ben_item, _mr_ben_rule,
+    {"step_accuracy": [f"{name}/step" for name in SUBJECTS], "mcc": _mcc,
+     **{f"step_accuracy_{name}": f"{name}/step" for name in SUBJECTS}},
+    of_steps=True, signed=("mcc",),
+  ),
 }
 # fmt: on

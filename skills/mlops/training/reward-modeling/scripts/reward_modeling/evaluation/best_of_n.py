@@ -153,7 +153,7 @@ def _column_answers(ranking: Ranking, column: str) -> list[str | None]:
   if not isinstance(answers, list) or len(answers) != len(ranking.completions):
     raise DataError(
       f"{column} does not hold one final answer for each of the {len(ranking.completions)} completions",
-      where=str(ranking.origin) if ranking.origin else None,
+      where=ranking.origin,
     )
   return [None if answer is None else comparable(answer) for answer in answers]
 
@@ -164,7 +164,7 @@ def check_pools(rankings: Sequence[Ranking], sizes: Sequence[int] | None) -> lis
     if ranking.scores is None or not all(0 <= score <= 1 for score in ranking.scores):
       raise DataError(
         "best-of-n needs to know which completions are correct",
-        where=str(ranking.origin) if ranking.origin else None,
+        where=ranking.origin,
         hint="give a column `correct` with true or false for each of the `completions`",
       )
   if not rankings:
@@ -215,33 +215,33 @@ def _at(n: int, rankings: Sequence[Ranking], rewards: Sequence[Sequence[float | 
   )
 
 
-BEST_OF_N_DIAGNOSTICS: dict[str, Diagnostic] = {
-  "worse_than_random": Diagnostic(
+def _as_good(other: str, name: str, then: str) -> Diagnostic:
+  return Diagnostic(
+    lambda s: getattr(s, other) and getattr(s, other).value >= s.model.value,
+    f"best of {{n}}: {name} ({{{other}.value:.3f}}) is at least as good as the model ({{model.value:.3f}})",
+    then,
+  )
+
+
+BEST_OF_N_DIAGNOSTICS = (
+  Diagnostic(
     lambda s: s.gain.high < 0,
     "best of {n}: {model.value:.3f} is below random choice ({random.value:.3f}); gain {gain:+.3f}",
     "do not choose by it; train on answers of the generator that is to be ranked",
   ),
-  "random": Diagnostic(
+  Diagnostic(
     lambda s: s.gain.low <= 0 <= s.gain.high,
     "best of {n}: {model.value:.3f} is not shown to be above random choice ({random.value:.3f}); gain {gain:+.3f}",
     "train on answers of the generator that is to be ranked",
   ),
-  "majority": Diagnostic(
-    lambda s: s.majority and s.majority.value >= s.model.value,
-    "best of {n}: majority vote ({majority.value:.3f}) is at least as good as the model ({model.value:.3f})",
-    "vote, which needs no model",
-  ),
-  "longest": Diagnostic(
-    lambda s: s.longest.value >= s.model.value,
-    "best of {n}: taking the longest ({longest.value:.3f}) is at least as good as the model ({model.value:.3f})",
-    "balance the training data by length",
-  ),
-  "not_scored": Diagnostic(
+  _as_good("majority", "majority vote", "vote, which needs no model"),
+  _as_good("longest", "taking the longest", "balance the training data by length"),
+  Diagnostic(
     lambda s: s.not_scored > 0,
     "{not_scored} of {completions} completions were not scored and are never preferred",
     "raise --max_length, or choose another --overlong",
   ),
-}
+)
 
 
 def diagnose_best_of_n(summary: PoolSummary) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.records import Comparison, Message, Ranking, Rated, Solution, answers_of
@@ -80,8 +80,8 @@ class Diagnostic(NamedTuple):
   next: str
 
 
-def diagnosed(summary: object, diagnostics: Mapping[str, Diagnostic]) -> list[str]:
-  applying = [one for one in diagnostics.values() if one.applies(summary)]
+def diagnosed(summary: object, diagnostics: Iterable[Diagnostic]) -> list[str]:
+  applying = [one for one in diagnostics if one.applies(summary)]
   return [f"{one.sentence}. Next: {one.next}.".format(**vars(summary)) for one in applying]
 
 

@@ -30,7 +30,7 @@ class Bin:
 @dataclass(frozen=True)
 class Calibration:
   ece: float
-  """Expected calibration error: the sum over bins of share * |accuracy - confidence| (arXiv:1706.04599 Eq. 3)."""
+  """Expected calibration error: mean of |accuracy - confidence| over bins (arXiv:1706.04599 Eq. 3)."""
   ece_if_calibrated: float
   """The `ece` that a calibrated model would show by chance with so few pairs."""
   overconfidence: float

@@ -207,4 +207,4 @@ PAIR_DIAGNOSTICS: dict[str, Diagnostic] = {
 
 
 def diagnose_pairs(summary: PairSummary) -> list[str]:
-  return diagnosed(summary, PAIR_DIAGNOSTICS)
+  return diagnosed(summary, PAIR_DIAGNOSTICS.values())

@@ -82,7 +82,7 @@ class Folder:
       return {kind: TypeAdapter(kind).validate_python(kept[kind.__name__]) for kind in known}
     except ValidationError as error:
       hint = "remove it, and evaluate again"
-      raise DataError("it is of another version", where=str(self.files[0]), hint=hint) from error
+      raise DataError("it is of another version", where=self.files[0], hint=hint) from error
 
 
 def worst(rows: Sequence[Mapping[str, Any]]) -> Quotes:
@@ -163,27 +163,24 @@ def _finds(steps: StepReport) -> str:
 def _best_of_n(pools: PoolReport | None) -> str:
   if pools is None:
     return "Not measured: evaluate it with --best_of_n on answers of known correctness."
-  last, good = pools.curve[-1], [at for at in pools.curve if at.gain.low > 0]
-  said = f"{'No' if last.gain.high < 0 else 'Not shown'}: {last.gain:+.3f} over a random choice at n = {last.n}."
-  if good:
-    best = max(good, key=lambda at: at.model.value)
-    said = f"Yes: up to n = {best.n}, {best.model.value:.3f} correct, {best.random.value:.3f} at random."
-  by = {"better": good, "worse": [at for at in pools.curve if at.gain.high < 0]}
-  told = (f"{how} at n = {', '.join(str(at.n) for at in found)}" for how, found in by.items() if found)
-  like = ", ".join(Path(source).name for source in pools.dataset)
-  against = f"Against a random choice of answers as in {like} it is {'; '.join(told) or 'not shown to be better'}"
-  return f"{said} {against}; no larger n was measured."
+  curve, answers = pools.curve, ", ".join(Path(source).name for source in pools.dataset)
+  found = {"better": [at for at in curve if at.gain.low > 0], "worse": [at for at in curve if at.gain.high < 0]}
+  good = found["better"]
+  at = max(good, key=lambda at: at.model.value) if good else curve[-1]
+  said = "Yes: up to" if good else "No: at" if at in found["worse"] else "Not shown: at"
+  said += f" n = {at.n}, {at.model:.3f} correct, {at.random.value:.3f} at random."
+  told = "; ".join(f"{how} at n = {', '.join(str(at.n) for at in some)}" for how, some in found.items() if some)
+  return f"{said} Against a random choice, on {answers}: {told or 'not shown to be better'}; larger n: unknown."
 
 
 def _limit(part: OverOptimizationReport | None, probes: ProbeSummary | None) -> str:
-  warned = " It can be fooled, see below: an optimizer finds out how." if probes and probes.fooled_by else ""
+  fooled = probes and any(probes.probes[name].must != "fall" for name in probes.fooled_by)
+  warned = " It can be fooled, see below: an optimizer finds out how." if fooled else ""
   if part is None:
     return f"Not measured: evaluate.py --overoptimization, on gold rewards of a run's answers.{warned}"
-  told = "As far as measured"
-  if any(study.overoptimized for study in part.studies):
-    told = "Only so far"
-  if all(study.best == study.points[0] for study in part.studies):
-    told = "No"
+  rises = any(study.best != study.points[0] for study in part.studies)
+  over = any(study.overoptimized for study in part.studies)
+  told = "No" if not rises else "Only so far" if over else "As far as measured"
   return f"{told}: {'; '.join(part.diagnostics)}.{warned}"
 
 

@@ -31,11 +31,11 @@ pre { white-space: pre-wrap; background: #f6f6f6; padding: .5rem }
   [data-of]::before { content: attr(data-of) ": "; color: #666 }
 }
 h2 { break-after: avoid } tr { break-inside: avoid }
-@media print { html { font-size: 11px } details::details-content { content-visibility: visible } }
+@media print { html { font-size: 11px } figure svg { max-width: 48% } details::details-content { content-visibility: visible } }
 </style>
 """
 CARD = "---\npipeline_tag: text-classification\ntags:\n- reward-model\n---\n"
-LONGEST = 600
+QUOTED = 600
 """Characters of a text that is quoted."""
 END = "Intervals are 95%, clustered by prompt."
 
@@ -74,7 +74,7 @@ def _drawn(panel: Panel, unique: str) -> str:
 
 
 def _cut(text: str) -> str:
-  return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+  return text if len(text) <= QUOTED else f"{text[:QUOTED]} ..."
 
 
 def _tag(name: str, text: str, more: str = "") -> str:

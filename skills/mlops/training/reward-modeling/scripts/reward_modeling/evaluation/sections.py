@@ -21,7 +21,6 @@ from .results import (
   RatingReport,
   StepReport,
 )
-from .steps import wrong_way
 
 Cell = str | float | bool | Estimate | None
 ROWS_SHOWN = 32
@@ -173,7 +172,8 @@ def _steps(report: StepReport) -> Iterator[Section]:
   scorers = {"the model": report} | {spelled(name): one for name, one in report.baselines.items()}
   for name, measured in {"the model and baselines": scorers, "subsets": report.subsets}.items():
     for kind, keys in MEASURES.items() if measured else ():
-      title = f"{kind}: {name}{wrong_way(measured.values()) if kind == 'Steps' else ''}"
+      below = any(one.auroc and one.auroc.value < 0.5 for one in measured.values())
+      title = f"{kind}: {name}{' (an AUROC below 0.5 ranks the wrong way round)' * (below and kind == 'Steps')}"
       rows = [[scorer, *(getattr(one, key) for key in keys)] for scorer, one in measured.items()]
       yield Section(title, ["", *map(spelled, keys)], rows, said)
       said = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
@@ -356,11 +356,6 @@ def _rows(
   ]
 
 
-def wrong_way(measured: Iterable[StepMeasures]) -> str:
-  below = any(one.auroc and one.auroc.value < 0.5 for one in measured)
-  return " (an AUROC below 0.5 ranks the wrong way round)" if below else ""
-
-
 def _no_better_flags(measure: str, label: str) -> Diagnostic:
   """The interval reaches down to that of the best baseline, whose threshold is chosen alike."""
   return Diagnostic(
@@ -370,38 +365,37 @@ def _no_better_flags(measure: str, label: str) -> Diagnostic:
   )
 
 
-STEP_DIAGNOSTICS: dict[str, Diagnostic] = {
-  "blind": Diagnostic(
+STEP_DIAGNOSTICS = (
+  Diagnostic(
     lambda s: s.auroc and s.auroc.low <= 0.5 <= s.auroc.high,
     "AUROC {auroc:.3f}: wrong steps are not told from correct ones better than by chance",
     "train on more solutions, on data like this, or from a larger model",
   ),
-  "reversed": Diagnostic(
+  Diagnostic(
     lambda s: s.auroc and s.auroc.high < 0.5,
     "AUROC {auroc:.3f}: wrong steps score higher than correct ones",
     "check what 1 means in the labels of the training data and of this file",
   ),
-  "shortcut": Diagnostic(
+  Diagnostic(
     lambda s: s.auroc and s.auroc.low <= s.best["auroc"].estimate.value,
-    "AUROC {auroc:.3f} is not shown to be above that of length and "
-    "position alone: longest step {baselines[longest_step].auroc.value:.3f}, longer steps "
-    "{baselines[longer_steps].auroc.value:.3f}, later steps {baselines[later_steps].auroc.value:.3f}{wrong_way}",
+    "AUROC {auroc:.3f} is not shown to be above that of length and position alone: "
+    "{best[auroc].name} {best[auroc].estimate:.3f}",
     "evaluate on solutions that are labeled to their end, of steps of like length",
   ),
-  "majority_class": Diagnostic(
+  Diagnostic(
     lambda s: s.step_accuracy.low <= s.baselines["all_correct"].step_accuracy.value,
     "step accuracy {step_accuracy.value:.3f} is not shown to be above calling every step correct "
     "({baselines[all_correct].step_accuracy.value:.3f})",
     "go by F1 and ProcessBench F1, each against its best baseline",
   ),
-  "f1_baseline": _no_better_flags("f1", "F1 of wrong steps"),
-  "processbench_baseline": _no_better_flags("processbench_f1", "ProcessBench F1"),
-  "not_judged": Diagnostic(
+  _no_better_flags("f1", "F1 of wrong steps"),
+  _no_better_flags("processbench_f1", "ProcessBench F1"),
+  Diagnostic(
     lambda s: s.not_judged_solutions > 0,
     "{not_judged_solutions} of {n_solutions} solutions count in no measure of solutions: labels or scores stop early",
     "raise --max_length if steps did not fit ({not_scored_steps} of them)",
   ),
-}
+)
 
 
 def diagnose_steps(summary: StepSummary) -> list[str]:
@@ -410,5 +404,4 @@ def diagnose_steps(summary: StepSummary) -> list[str]:
     found = [(spelled(name), getattr(one, key)) for name, one in summary.baselines.items()]
     named = [SimpleNamespace(name=name, estimate=estimate) for name, estimate in found if estimate]
     best[key] = max(named, key=lambda one: one.estimate.value, default=None)
-  known = SimpleNamespace(**vars(summary), best=best, wrong_way=wrong_way(summary.baselines.values()))
-  return diagnosed(known, STEP_DIAGNOSTICS)
+  return diagnosed(SimpleNamespace(**vars(summary), best=best), STEP_DIAGNOSTICS)

@@ -12,7 +12,7 @@ from ..terminal import log, warn
 from .results import TrainedPolicy
 
 _Entry = Mapping[str, object]
-SHOWN = 3
+ANSWERS_SHOWN = 3
 """Answers of an update that are quoted."""
 
 
@@ -61,7 +61,7 @@ def _sections(history: Sequence[_Entry], drawn: Sequence[Panel]) -> Iterator[Sec
 
 
 def _quotes(samples: Sequence[_Entry]) -> Iterator[tuple[str, str]]:
-  for sample in samples[:SHOWN]:
+  for sample in samples[:ANSWERS_SHOWN]:
     yield "prompt", _text(sample["prompt"])
     yield f"answer, reward {sample['reward']:.3f}", _text(sample["completion"])
 
