@@ -2,8 +2,9 @@
 
     uv run python benchmarks/attributes.py [OBJECTIVE ...]
 
-A tiny decoder that was taught to answer (sandbox_models.SFT_DEFAULTS) learns 19,200 answers, a fifth of whose ratings are missing,
-and is evaluated on new prompts. Printed: for each attribute the Pearson correlation with its closed form and the RMSE.
+A tiny decoder that was taught to answer (sandbox_models.SFT_DEFAULTS) learns 88,000 answers to 44,000 prompts, a fifth of whose ratings
+are missing, and is evaluated on new prompts. Printed: for each attribute the Pearson correlation with its closed form and the RMSE.
+Whether an answer is right is learned late, and at once: of 19,200 answers it is not, at a rate of 1.5e-3 not of twice as many.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
+PROMPTS = 44_000
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests")]
 
@@ -27,14 +29,14 @@ def main(objectives: list[str]) -> None:
   with tempfile.TemporaryDirectory() as folder:
     made = Path(folder)
     base = sandbox_models.base_model(made / "base", seed=0)
-    train = write_jsonl(made / "train.jsonl", attribute_world.rows(9_600, 0, missing=0.2))
+    train = write_jsonl(made / "train.jsonl", attribute_world.rows(PROMPTS, 0, missing=0.2))
     test = write_jsonl(made / "test.jsonl", attribute_world.rows(300, 1, split="test"))
     weights = [f"{name}={weight}" for name, weight in attribute_world.WEIGHTS.items()]
     print("| objective | attribute | Pearson | RMSE | CPU seconds |\n|---|---|---|---|---|")
     for objective in objectives or ["regression", "ordinal"]:
       start, data = time.process_time(), ["--dataset_name", train, "--eval_dataset_name", test]
-      how = ["--objective", objective, "--attribute_weights", *weights, "--learning_rate", "1.5e-3"]
-      size = ["--per_device_train_batch_size", "32", "--num_train_epochs", "1", "--save_strategy", "no"]
+      how = ["--objective", objective, "--attribute_weights", *weights, "--learning_rate", "4e-3"]
+      size = ["--per_device_train_batch_size", "24", "--num_train_epochs", "1", "--save_strategy", "no"]
       size += ["--eval_strategy", "no"]
       done = run_main("train.py", "--model_name_or_path", base, "--output_dir", made / objective, *data, *how, *size)
       if done.returncode:

@@ -191,14 +191,9 @@ def _compared(a: np.ndarray, b: np.ndarray, y: np.ndarray, keys: np.ndarray) -> 
 
 RATING_DIAGNOSTICS: dict[str, Diagnostic] = {
   "no_correlation": Diagnostic(
-    lambda s: s.pearson is not None and s.pearson.low <= 0 <= s.pearson.high,
-    "correlation {pearson:.3f} is not distinguishable from 0",
-    "evaluate on more prompts, or train on more ratings",
-  ),
-  "below_zero": Diagnostic(
-    lambda s: s.pearson is not None and s.pearson.high < 0,
-    "correlation {pearson:.3f} is below 0",
-    "check that high ratings mean good answers",
+    lambda s: s.pearson is not None and s.pearson.low <= 0,
+    "correlation {pearson:.3f} is not shown to be above 0",
+    "evaluate on more prompts, check that high ratings mean good answers, or train on more ratings",
   ),
   "too_spread": Diagnostic(
     lambda s: s.slope is not None and s.slope < 0.5 and s.pearson is not None and s.pearson.low > 0,
