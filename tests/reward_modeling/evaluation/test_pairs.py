@@ -5,9 +5,8 @@ import pytest
 
 from reward_modeling.evaluation.pair_measures import compare_outcomes, summarize_pairs
 from reward_modeling.evaluation.pairs import PAIR_DIAGNOSTICS, diagnose_pairs
-from reward_modeling.evaluation.sections import ROWS_SHOWN
 from reward_modeling.evaluation.results import ComparisonWith, PairReport
-from reward_modeling.evaluation.sections import sections_of
+from reward_modeling.evaluation.sections import ROWS_SHOWN, sections_of
 
 N = 400
 RIGHT = np.arange(N) % 5 != 0  # 80 % right
