@@ -205,6 +205,13 @@ def cross_fitted(data: LabeledSteps, half: np.ndarray) -> np.ndarray:
   return thresholds
 
 
+def _can_choose(data: LabeledSteps, half: np.ndarray) -> bool:
+  with contextlib.suppress(DataError):
+    cross_fitted(data, half)
+    return True
+  return False
+
+
 class Baseline(NamedTuple):
   """chosen: flagged under a threshold that is chosen as the model's is; else under 0.5."""
 
@@ -280,11 +287,8 @@ def evaluate_steps(
   elif threshold_data is not None:
     others = threshold_data, score_steps(model, threshold_data)
     chosen_on = f"{len(threshold_data)} solutions of other data"
-  elif fallback:
-    try:
-      cross_fitted(data, half)
-    except DataError:
-      threshold, chosen_on = FIXED, "fixed, since too few solutions have an error or have none"
+  elif fallback and not _can_choose(data, half):
+    threshold, chosen_on = FIXED, "fixed, since too few solutions have an error or have none"
   baselines = {}
   for name, one in STEP_BASELINES.items():
     blind = _labeled(one, solutions, scores)

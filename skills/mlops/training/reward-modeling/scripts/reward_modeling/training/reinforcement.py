@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..outputs import write_whole
 from ..results import to_json
-from ..terminal import log
-from . import configuration, resuming, run_report
+from ..terminal import log, warn
+from . import configuration, resuming
 from .policy import Policy, save_policy
 from .prompts import new_tokens, read_prompts, render_prompts
 from .results import PolicyRun
@@ -75,7 +75,12 @@ def train_policy(run: PPORun | GRPORun, settings: PolicySettings) -> PolicyRun |
   trained = run.trained(**result, **found, resumed_from=resume)
   save_policy(policy, output_dir, trained, run.summary)
   log(f"saved: {output_dir}")
-  run_report.write(output_dir, history, run.panels, trained)
+  try:  # matplotlib, or the modules that draw pages, may be missing
+    from . import run_report
+
+    run_report.write(output_dir, history, run.panels, trained)
+  except ImportError as error:
+    warn(f"the run is not drawn: {error}")
   return trained
 
 

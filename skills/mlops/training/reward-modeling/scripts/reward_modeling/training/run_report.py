@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..evaluation.plots import Panel, Series, svg
+from ..evaluation.report_page import page
 from ..evaluation.sections import Section
 from ..outputs import write_whole
-from ..terminal import log, warn
+from ..terminal import log
 from .results import TrainedPolicy
 
 _Entry = Mapping[str, object]
@@ -23,12 +24,7 @@ def write(folder: Path, history: Sequence[_Entry], panels: Mapping[str, Sequence
     return Series(name, [(entry["step"], entry[name]) for entry in history if name in entry])
 
   drawn = [Panel(title, "step", names[0], list(map(series, names))) for title, names in panels.items()]
-  try:
-    from ..evaluation.report_page import page
-
-    picture, html = svg(drawn), page(trained.output_dir, list(_verdicts(trained)), list(_sections(history, drawn)))
-  except ImportError as error:
-    return warn(f"the run is not drawn: {error}")
+  picture, html = svg(drawn), page(trained.output_dir, list(_verdicts(trained)), list(_sections(history, drawn)))
   write_whole(folder / "run.svg", [picture])
   write_whole(folder / "run.html", [html])
   log(f"the run: {folder / 'run.html'}")
