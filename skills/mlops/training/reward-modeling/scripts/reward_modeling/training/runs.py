@@ -29,7 +29,6 @@ from ..process import ProcessRewardModel
 from ..scoring import RewardModel
 from ..terminal import listed, log
 from . import configuration
-from .folds import cross_validate, headline
 from .results import Fold, ModelOutput, PlannedModel, RewardStatistics, TrainedModel
 from .settings import EVALUATE_ON, Settings
 
@@ -84,7 +83,11 @@ def train(kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, obj
     planned = configuration.planned(settings, config, fields, renderer, len(rows.dataset), lora)
     planned |= kind.loss | ({"folds": kind.folds, "models_trained": kind.folds + 1} if kind.folds else {})
     return PlannedModel(**result, dry_run=True, settings=planned)
-  validation = kind.folds and cross_validate(kind, settings, fields, rows.records, lambda: _model(kind, settings))
+  validation = None
+  if kind.folds:
+    from .folds import cross_validate  # here, since some loaders leave it out: main_guard says so
+
+    validation = cross_validate(kind, settings, fields, rows.records, lambda: _model(kind, settings))
   model, training = kind.fit(
     loaded.model, renderer, rows, config, head=loaded.head, eval_rows=eval_rows, peft_config=lora, resume=resume
   )
@@ -119,6 +122,8 @@ def _saved(
   reward = RewardStatistics(float(np.mean(rewards)), float(np.std(rewards)), len(rewards), source)
   if validation:
     evaluation, made["folds"] = validation
+    from .folds import headline
+
     training["cross_validation"] = {"folds": kind.folds, **headline(evaluation.summary)}
   save = getattr(kind, "save", partial(checkpoints.save, attributes=heads))
   card = save(model, renderer, str(output_dir), training=training, reward=reward)
