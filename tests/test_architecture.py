@@ -93,20 +93,9 @@ def depth(node: ast.AST) -> int:
   return max(inside, default=0)
 
 
-LONG = {"reward_modeling/training/runs.py: train"}
-DEEP = {
-  "reward_modeling/evaluation/steps.py: evaluate_steps",
-  "reward_modeling/evaluation/steps.py: thresholds_of",
-  "reward_modeling/model_folder.py: check_folder",
-  "reward_modeling/rollouts.py: _all",
-  "reward_modeling/training/pairs.py: _render_groups",
-}
-"""What is not done yet: neither list may grow."""
-
-
 def test_a_function_fits_on_a_screen_and_is_three_blocks_deep_at_most():
-  assert {name for name, node in functions() if node.end_lineno - node.lineno >= 60} <= LONG
-  assert {name for name, node in functions() if depth(node) > 3} <= DEEP
+  assert not [name for name, node in functions() if node.end_lineno - node.lineno >= 60]
+  assert not [name for name, node in functions() if depth(node) > 3]
   assert depth(ast.parse("if a:\n  for b in c:\n    with d:\n      pass")) == 3
 
 
@@ -120,7 +109,7 @@ def test_few_parameters_are_of_any_type():
     and one.annotation
     and "Any" in {n.id for n in ast.walk(one.annotation) if isinstance(n, ast.Name)}
   ]
-  assert len(found) < 190, found
+  assert len(found) < 40, found
   assert not [
     name
     for name in found
