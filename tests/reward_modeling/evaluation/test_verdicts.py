@@ -69,6 +69,12 @@ def test_reinforcement_learning_is_answered_by_gold(golds, start):
   assert math.isclose(studies((0, 1, 2)).studies[0].best.kl, math.log(16) - 15 / 16)
 
 
+def test_a_best_of_n_that_makes_answers_worse_forbids_reinforcement_learning():
+  worse, better = pools({1: 0, 4: -0.1, 16: -0.2}), pools({1: 0, 4: 0.1})
+  assert answer("reinforcement learning", studies((0, 1, 2)), worse).startswith("No: its best of n is worse")
+  assert answer("reinforcement learning", studies((0, 1, 2)), better).startswith("As far as measured")
+
+
 def test_what_was_not_measured_is_called_so():
   said = dict(verdicts({}))
   assert len(said) == 4 and all(text.startswith("Not ") for text in said.values())

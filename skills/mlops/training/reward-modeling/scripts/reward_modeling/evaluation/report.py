@@ -118,7 +118,7 @@ def verdicts(parts: Parts) -> Iterator[tuple[str, str]]:
   probes = probed and probed.probes
   yield (
     "Is it good for reinforcement learning, and up to which KL?",
-    _limit(parts.get(OverOptimizationReport), probes),
+    _limit(parts.get(OverOptimizationReport), probes, parts.get(PoolReport)),
   )
   yield "What fools it?", _fooled(probes, probed is not pairs or bool(pairs and pairs.accuracy.low > 0.5))
   if pairs:
@@ -173,7 +173,9 @@ def _best_of_n(pools: PoolReport | None) -> str:
   return f"{said} Against a random choice, on {answers}: {told or 'not shown to be better'}; larger n: unknown."
 
 
-def _limit(part: OverOptimizationReport | None, probes: ProbeSummary | None) -> str:
+def _limit(part: OverOptimizationReport | None, probes: ProbeSummary | None, pools: PoolReport | None = None) -> str:
+  if pools and pools.curve[-1].gain.high < 0:
+    return "No: its best of n is worse than a random choice, and an optimizer goes further the same way."
   fooled = probes and any(probes.probes[name].must != "fall" for name in probes.fooled_by)
   warned = " It can be fooled, see below: an optimizer finds out how." if fooled else ""
   if part is None:

@@ -128,7 +128,8 @@ def _probes(model: str, found: ProbeSummary) -> Section:
   ]
   said = (
     f"{found.n_pairs} pairs; the rejected answer changed (must not rise) or the chosen one (must fall). Shift: of the "
-    f"reward, sd {found.spread:.3g}. Over length: against neutral sentences as long. Flipped: share of pairs it turns."
+    f"reward, in sd of real answers ({found.spread:.3g}). Over length: beyond neutral sentences as long. The verdict needs "
+    "both, from 0.1 sd. Flipped: of pairs ranked rightly, the share it turns."
   )
   return Section(f"Probes of {model}", columns, rows, [said], scale=(-2.0, 0.0, 2.0), narrow=5)
 
