@@ -293,7 +293,11 @@ def test_no_word_in_a_table_is_broken_at_80_columns(model, data, more, cells, re
   [
     (("--aggregate", "min"), 2, "error: --aggregate is for process reward models, which score steps"),
     (("--overlong", "drop_steps"), 2, "error: --overlong drop_steps is for process reward models"),
-    (("--threshold", "0.5"), 2, "error: a threshold is for step labels and a process reward model"),
+    (
+      ("--threshold", "0.5"),
+      2,
+      "error: --threshold is for labels of steps, which the data does not hold for this model",
+    ),
     (("--answer_column", "final"), 2, "error: --answer_column does nothing without --best_of_n"),
     (("--best_of_n", "2", "--compare", "x"), 2, "error: --compare evaluates two models on pairs"),
     (("--best_of_n", "9"), 2, "error: --best_of_n 9 is more than the 2 completions of the largest pool"),

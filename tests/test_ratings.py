@@ -460,7 +460,7 @@ def test_a_rated_conversation_is_its_last_answer(tiny, tmp_path):
   records = load(str(data))
   (one,) = rated_answers(records)
   assert (one.prompt, one.completion, one.ratings) == (turns[:1], turns[1:], {"score": 3.0})
-  assert records.set_aside == {"unlabelled": 1}
+  assert records.set_aside == {"unlabeled": 1}
   one, *_ = rated_answers(load(str(write_jsonl(tmp_path / "n.jsonl", [{"conversations": turns, **HELPSTEER}]))))
   assert one.ratings == HELPSTEER
   with pytest.raises(DataError, match="does not end with an assistant message"):

@@ -45,7 +45,8 @@ def trained(tiny, toy_steps_file, tmp_path_factory):
 def test_it_learns_and_judges_beside_the_baselines(trained):
   out, done = trained
   evaluation = done.json["evaluation"]
-  assert evaluation["step_accuracy"]["value"] > 0.9
+  assert evaluation["auroc"]["value"] > 0.9 and evaluation["step_accuracy"]["value"] > 0.8
+  assert evaluation["threshold"]["chosen_on"].startswith("halves of the prompts")
   assert evaluation["baselines"]["all_correct"]["step_accuracy"]["value"] < 0.75
   card = json.loads((out / "reward_model.json").read_text())
   assert card["kind"] == "process" and card["rendering"]["step_separator"] == "\n"

@@ -226,6 +226,7 @@ def test_a_reference_stands_in_the_row_or_the_message(tmp_path):
   several = [{"role": "assistant", "content": REFERENCE}]
   rows = [{"prompt": QUESTION, "completion": ANSWER, "reference": given} for given in (REFERENCE, several, "Another.")]
   done = run_main("score.py", "--model_name_or_path", folder, "--input", write_jsonl(tmp_path / "a.jsonl", rows))
+  assert done.returncode == 0, done.stderr
   one, other, third = (row["reward"] for row in done.json["rows"])
   assert one == other == pytest.approx(wanted, abs=1e-5)
   assert third != pytest.approx(wanted, abs=1e-3)

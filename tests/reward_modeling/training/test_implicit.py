@@ -150,7 +150,7 @@ def test_what_is_trained_is_saved_and_evaluated(base, trained):
   assert result["evaluation"]["auroc"]["value"] > 0.6  # 0.5 for one that learned nothing
   counts, right = result["counts"], sum(row["label"] for row in rows(1200, 1))
   assert counts["labels_used"] == counts["solutions_used"] == counts["solutions"] == 1200 - counts["answers_held_out"]
-  assert counts["steps_unlabelled"] == counts["steps"] - counts["labels_used"], (
+  assert counts["steps_unlabeled"] == counts["steps"] - counts["labels_used"], (
     "the last step of an answer has its label"
   )
   assert 0 < counts["correct_steps"] <= right and counts["correct_steps"] == pytest.approx(right * 0.8, rel=0.1)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import browser
 import pytest
 
-from reward_modeling.training import run_report
+from reward_modeling.training import reinforcement, run_report
 
 ASKED = [{"role": "user", "content": "What is 2 + 2?"}]
 HISTORY = [
@@ -66,7 +66,7 @@ def test_a_browser_shows_the_page_whole_on_a_phone_and_on_paper(tmp_path):
 
 def test_a_finished_run_is_not_lost_for_want_of_matplotlib(tmp_path, monkeypatch, capsys):
   monkeypatch.setitem(sys.modules, "matplotlib", None)
-  run_report.write(tmp_path, HISTORY, PANELS, trained())
+  reinforcement.draw(tmp_path, HISTORY, PANELS, trained())
   assert "warning: the run is not drawn: " in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 

@@ -203,7 +203,8 @@ def nearest(rows: list[Row], tiers: Tiers) -> str:
 def guess(row: Row, works: Callable[[dict[str, str], str | None], bool], *, labeled: bool = False) -> str | None:
   """A --columns line with which the row can be read. labeled: that says which answer is better."""
   written = unwrapped_metadata(row) is not row  # metadata of a canonical copy are nothing to be read
-  leaves = dict(_leaves({name: value for name, value in row.items() if not (written and name == METADATA)}))
+  there = {name: value for name, value in row.items() if not (written and name == METADATA)}
+  leaves = dict(_leaves({name: value for name, value in there.items() if not name.startswith("length")}))
   for place, layout in enumerate(LAYOUTS[: LABELED_LAYOUTS if labeled else None], start=1):
     format = "best_first" if place == LABELED_LAYOUTS else None
     for paths in product(*(_candidates(leaves, name, words)[:4] for name, words in layout.items())):

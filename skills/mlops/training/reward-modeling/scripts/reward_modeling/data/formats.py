@@ -79,8 +79,8 @@ def _reads_all(entry: Format, row: Row) -> bool:
 
 
 def is_input(name: str, value) -> bool:
-  """Whether a column could be part of the input: by its name, or as messages under any name."""
-  return name.lower() in INPUT_LIKE or are_messages(value)
+  """Whether a column could be part of the input: by its name, or as messages under any name but that of a known answer."""
+  return name.lower() in INPUT_LIKE or (are_messages(value) and name != "reference")
 
 
 def lacks(entry: Format, row: Row, picked: Row) -> str | None:

@@ -1,5 +1,6 @@
 """Formats of rankings: a prompt and any number of completions with scores or ranks, or without; trees of OASST."""
 
+import math
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -78,6 +79,7 @@ def ranking(row: Row) -> Ranking:
   return replace(found, margin=margin, weight=weight, ratings=_ratings_of_each(row, len(found.completions)))
 
 
+ULTRAFEEDBACK = ("instruction_following", "honesty", "truthfulness", "helpfulness")
 HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 
 
@@ -319,7 +321,11 @@ def _aspects(item: Row) -> dict[str, float | None]:
   annotations = structure(item.get("annotations")) or {}
   if not isinstance(annotations, dict):
     raise wrong_type("annotations", annotations, "an object with a Rating for each aspect")
-  return {name: _rating(aspect, "Rating") for name, aspect in annotations.items() if isinstance(aspect, dict)}
+  return {
+    name: _rating(aspect, "Rating", 5 if name in ULTRAFEEDBACK else math.inf)
+    for name, aspect in annotations.items()
+    if isinstance(aspect, dict)
+  }
 
 
 def _mean_rating(item: Row) -> float | None:
@@ -328,7 +334,10 @@ def _mean_rating(item: Row) -> float | None:
 
 
 def _rating(item: Row, name: str, highest: float = 5) -> float | None:
-  return None if item.get(name) == "N/A" else _within(number(item.get(name), name), name, 1, highest, "UltraFeedback")
+  lowest = 1 if highest < math.inf else -math.inf
+  return (
+    None if item.get(name) == "N/A" else _within(number(item.get(name), name), name, lowest, highest, "UltraFeedback")
+  )
 
 
 _SPEAKERS = {"prompter": "user", "assistant": "assistant"}

@@ -204,4 +204,8 @@ RATING_DIAGNOSTICS: dict[str, Diagnostic] = {
 
 
 def diagnose_ratings(summary: RatingSummary) -> list[str]:
-  return [f"{name}: {said}" for name, one in summary.attributes.items() for said in diagnosed(one, RATING_DIAGNOSTICS)]
+  return [
+    f"{name}: {said}"
+    for name, one in summary.attributes.items()
+    for said in diagnosed(one, RATING_DIAGNOSTICS.values())
+  ]

@@ -34,7 +34,7 @@ h2 { break-after: avoid } tr { break-inside: avoid }
 @media print { html { font-size: 11px } figure svg { max-width: 48% } details::details-content { content-visibility: visible } }
 </style>
 """
-CARD = "---\npipeline_tag: text-classification\ntags:\n- reward-model\n---\n"
+FRONT_MATTER = "---\npipeline_tag: text-classification\ntags:\n- reward-model\n---\n"
 QUOTED = 600
 """Characters of a text that is quoted."""
 END = "Intervals are 95%, clustered by prompt."
@@ -58,7 +58,7 @@ def page(title: str, verdicts: Verdicts, sections: Sequence[Section], end: str =
 
 def card(title: str, verdicts: Verdicts, sections: Sequence[Section]) -> str:
   """The same as a model card in Markdown, without plots and quotes."""
-  parts = [f"{CARD}\n# {_plain(title)}", *(f"**{asked}** {_plain(said)}" for asked, said in verdicts)]
+  parts = [f"{FRONT_MATTER}\n# {_plain(title)}", *(f"**{asked}** {_plain(said)}" for asked, said in verdicts)]
   for section in sections:
     if section.quotes:
       continue

@@ -49,7 +49,7 @@ def _text(value: object) -> str:
   return json.dumps(value, sort_keys=True, default=str)
 
 
-class Held(RewardModel):
+class Pooled(RewardModel):
   """Keeps in `known` what it scored, and gives that again: over all folds, of each row by the model that did not see it."""
 
   def __init__(self, known: Known, model: Model | None, renderer: Renderer, heads: Attributes):
@@ -104,7 +104,7 @@ def cross_validate(
       )
       model, training = kind.fit(loaded.model, renderer, rendered, config, head=loaded.head, peft_config=lora)
     if config.process_index == 0:
-      evaluation = kind.evaluated(Held(known, model.eval(), renderer, kind.heads), held_out)
+      evaluation = kind.evaluated(Pooled(known, model.eval(), renderer, kind.heads), held_out)
       found.append(Fold(len(train), len(held_out), training["train_loss"], **headline(evaluation.summary)))
     del model, loaded
     gc.collect()
@@ -112,6 +112,6 @@ def cross_validate(
     log(f"about {one * (kind.folds - fold):.0f} s more")  # the last model has a fold's rows more
   if config.process_index != 0:
     return None
-  evaluation = kind.evaluated(Held(known, None, renderer, kind.heads), rows)
+  evaluation = kind.evaluated(Pooled(known, None, renderer, kind.heads), rows)
   log(f"{kind.folds} folds: evaluated on {len(rows)} {kind.called}, each by a model that did not see its prompt")
   return evaluation, found

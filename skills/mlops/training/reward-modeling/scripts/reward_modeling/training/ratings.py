@@ -30,7 +30,7 @@ if TYPE_CHECKING:
   from ..scoring import RewardModel
 
 MOST_LEVELS = 20
-TOGETHER = 8
+ANSWERS_TOGETHER = 8
 RIDGE = 1e-4
 """Of fitted weights: pairs that no weights contradict would make them infinite."""
 
@@ -124,12 +124,16 @@ class Ratings(Pairs):
     return Rows(Dataset.from_list(self._together(kept)), [one for one, _ in kept], counts, f"{len(kept)} answers")
 
   def _together(self, answers: Sequence[tuple[Rated, list[int]]]) -> list[dict[str, list]]:
-    """A row holds the answers to a prompt, up to TOGETHER: it is computed once, and a batch tells how they differ."""
+    """A row holds the answers to a prompt, up to ANSWERS_TOGETHER: it is computed once, and a batch tells how they differ."""
     prompts: dict[str, list[tuple[list[int], list[float | None]]]] = {}
     for one, ids in answers:
       key = json.dumps([one.prompt, one.tools], sort_keys=True, default=str)
       prompts.setdefault(key, []).append((ids, [one.ratings.get(head.name) for head in self.heads]))
-    rows = [own[start : start + TOGETHER] for own in prompts.values() for start in range(0, len(own), TOGETHER)]
+    rows = [
+      own[start : start + ANSWERS_TOGETHER]
+      for own in prompts.values()
+      for start in range(0, len(own), ANSWERS_TOGETHER)
+    ]
     return [dict(zip(("sequences", "targets"), map(list, zip(*own, strict=True)), strict=True)) for own in rows]
 
   def found(self, rows: Rows, renderer: Renderer) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from ..terminal import log, warn
 from . import configuration, resuming
 from .policy import Policy, save_policy
 from .prompts import new_tokens, read_prompts, render_prompts
-from .results import PolicyRun
+from .results import PolicyRun, TrainedPolicy
 from .rewards import PolicyRewards, check_rewards
 from .settings import PolicySettings
 
@@ -75,13 +75,18 @@ def train_policy(run: PPORun | GRPORun, settings: PolicySettings) -> PolicyRun |
   trained = run.trained(**result, **found, resumed_from=resume)
   save_policy(policy, output_dir, trained, run.summary)
   log(f"saved: {output_dir}")
-  try:  # matplotlib, or the modules that draw pages, may be missing
+  draw(output_dir, history, run.panels, trained)
+  return trained
+
+
+def draw(folder: Path, history: Entries, panels: Mapping[str, Sequence[str]], trained: TrainedPolicy) -> None:
+  """run.svg and run.html; a run is not lost for want of matplotlib, or of the modules that draw pages."""
+  try:
     from . import run_report
 
-    run_report.write(output_dir, history, run.panels, trained)
+    run_report.write(folder, history, panels, trained)
   except ImportError as error:
     warn(f"the run is not drawn: {error}")
-  return trained
 
 
 # ---- the log ----

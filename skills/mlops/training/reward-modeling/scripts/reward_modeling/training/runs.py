@@ -40,7 +40,7 @@ if TYPE_CHECKING:
   from .pairs import Pairs
   from .steps import StepLabels
 
-Evaluation = PairEvaluation | RatingEvaluation | StepEvaluation
+AnyEvaluation = PairEvaluation | RatingEvaluation | StepEvaluation
 STATISTICS_SAMPLE = 256
 """Records whose rewards stand for all, where none are held out."""
 
@@ -111,7 +111,7 @@ def _saved(
   output_dir: Path,
   training: dict[str, object],
   validation: tuple[PairEvaluation, list[Fold]] | None,
-) -> tuple[Evaluation | None, dict[str, object]]:
+) -> tuple[AnyEvaluation | None, dict[str, object]]:
   """(the evaluation of a model that is saved here, what the result says of both)."""
   heads, made = kind.weighed(model, renderer) if kind.model is OUTCOME else (), {}
   if heads:
@@ -157,7 +157,7 @@ def _evaluate(
   renderer: BaseRenderer,
   held_out: list[Record],
   trained_on: list[Record],
-) -> tuple[Evaluation | None, list[float], str]:
+) -> tuple[AnyEvaluation | None, list[float], str]:
   """(of held-out records, the rewards of these or of those trained on, what they are rewards of)."""
   if kind.model is PROCESS:
     steps = ProcessRewardModel(model, renderer)
