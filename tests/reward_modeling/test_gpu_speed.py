@@ -173,3 +173,20 @@ def test_scripts_say_how_rows_were_computed(shared_prefix, toy_model, toy_file):
     "batches are padded, since --shared_prefix false asks for it" if flags else "shared prefixes are computed once"
   )
   assert done.json["batches"] == expected
+
+
+def test_with_attention_dropout_rows_are_padded(tiny, toy_file, tmp_path):
+  """A probability of attention that is dropped is another one for each row."""
+  import json
+  import shutil
+
+  from conftest import run_main
+
+  base = shutil.copytree(tiny("qwen2"), tmp_path / "base")
+  config = json.loads((base / "config.json").read_text())
+  (base / "config.json").write_text(json.dumps(config | {"attention_dropout": 0.1}))
+  run = ("--model_name_or_path", base, "--dataset_name", toy_file, "--max_steps", "1", "--save_strategy", "no")
+  for dropped, batches in (("false", "padded, since attention dropout is on"), ("true", "packed")):
+    done = run_main("train.py", *run, "--output_dir", tmp_path / dropped, "--disable_dropout", dropped)
+    assert done.returncode == 0, done.stderr
+    assert done.json["training"]["batches"] == batches

@@ -78,6 +78,8 @@ class OutcomeTrainer(RewardTrainer):
 
   def __init__(self, *args: object, label_smoothing: float = 0.0, objective: str = "bradley_terry", **kwargs: object):
     super().__init__(*args, **kwargs)
+    if self.args.disable_dropout:
+      loop.without_dropout(self.model)  # TRL leaves that of attention on
     self.label_smoothing, self.objective = label_smoothing, objective
     self._not_logged: list[tuple[str, Tensor, Tensor, Tensor]] = []
 

@@ -65,7 +65,9 @@ def packed_batches(trainer: Trainer, wanted: bool | None = None) -> Iterator[str
   """
   base = unwrapped(trainer.model)
   share = not any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in trainer.model.modules())
-  reason = reason_against(base, wanted, scored_at(base))
+  rates = (getattr(part, "attention_dropout", None) for part in trainer.model.modules())
+  of_attention = any(isinstance(rate, float) and rate > 0 for rate in rates)
+  reason = "attention dropout is on" if of_attention else reason_against(base, wanted, scored_at(base))
   if reason is None and speed_decides(base, wanted):
     reason = _slower(trainer, share) or reason_against(base, True)
   if reason:
