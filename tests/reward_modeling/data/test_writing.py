@@ -39,6 +39,8 @@ METADATA = st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=6)
 @example(Solution(USER, ["one", "two"], [1.0, 0.0]), {"labels": [1, 1], "steps": ["three"], "prompt": "other"})
 @example(RECORDS[0], {"metadata": {"metadata": {"reward": 1}}})
 @example(RECORDS[0], {"metadata": {"source": "web"}})
+@example(RECORDS[4], {"Model_Solution_Correctness": None, "reward_chosen": "0", "reward_rejected": "0"})
+@example(RECORDS[4], {"length_chosen": "0", "length_rejected": "0"})
 def test_a_canonical_copy_gives_the_record_and_its_metadata(tmp_path_factory, record, metadata):
   from dataclasses import replace
 

@@ -10,7 +10,7 @@ from .cells import RowError, are_messages, short, structure, type_of
 from .entries import COMMON, Row, number
 from .files import Table, suffix
 from .formats import COLUMN_NAMES, Tiers
-from .writing import METADATA, is_read, unwrapped_metadata
+from .writing import METADATA, RESULTS, is_read, unwrapped_metadata
 
 _STEP = re.compile(r"(?:\A|\.)([^.\[\]]+)|\[(-?\d*)\]")
 
@@ -204,7 +204,8 @@ def guess(row: Row, works: Callable[[dict[str, str], str | None], bool], *, labe
   """A --columns line with which the row can be read. labeled: that says which answer is better."""
   written = unwrapped_metadata(row) is not row  # metadata of a canonical copy are nothing to be read
   there = {name: value for name, value in row.items() if not (written and name == METADATA)}
-  leaves = dict(_leaves({name: value for name, value in there.items() if not name.startswith("length")}))
+  texts = {name for name in RESULTS if isinstance(row.get(name), str)}  # reward_chosen is no answer
+  leaves = dict(_leaves({name: value for name, value in there.items() if name not in texts}))
   for place, layout in enumerate(LAYOUTS[: LABELED_LAYOUTS if labeled else None], start=1):
     format = "best_first" if place == LABELED_LAYOUTS else None
     for paths in product(*(_candidates(leaves, name, words)[:4] for name, words in layout.items())):
