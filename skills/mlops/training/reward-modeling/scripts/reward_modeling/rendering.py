@@ -44,11 +44,11 @@ class Conversation(NamedTuple):
   origin: object = None
 
 
-def conversations_of(rows: Iterable[Comparison | Ranking], reads_reference: bool = False) -> list[Conversation]:
-  """One for each answer. reads_reference: it gets the column `reference` of its row as a field."""
+def conversations_of(rows: Iterable[Comparison | Ranking], renderer: BaseRenderer | None = None) -> list[Conversation]:
+  """One for each answer, which gets the column `reference` of its row as a field where the renderer reads it."""
   found = []
   for row in rows:
-    given = row.metadata.get("reference") if reads_reference else None
+    given = row.metadata.get("reference") if getattr(renderer, "reads_reference", False) else None
     if are_messages(given) and all(isinstance(one.get("content"), str) for one in given):
       given = "\n".join(one["content"] for one in given)
     for answer in answers_of(row):

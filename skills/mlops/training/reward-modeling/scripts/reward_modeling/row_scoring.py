@@ -156,7 +156,7 @@ def scored_rankings(
   if renderer := getattr(model, "renderer", None):  # several models have one each, and stop at the first that refuses
     renderer.refused = refused
   for together in in_windows(rankings, settings.best_of):
-    conversations = conversations_of(together, getattr(renderer, "reads_reference", False))
+    conversations = conversations_of(together, renderer)
     seen += len(conversations)
     if refused and stops:  # look for the others, so that all are told
       model.render(conversations)

@@ -1,7 +1,7 @@
 """--columns, as in {"prompt": "question.text", "ranks": "answers[].rank", "chosen": "answers[0]"}. Objects may be text."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -156,19 +156,19 @@ _STEPS, _STEP_LABELS = "steps step process", "labels label correctness correct s
 _BODY = f"text content body {_ONE} message"
 _A, _B = "a 1 first left one", "b 2 second right two"
 _WINNER = "winner preference preferred choice better label chosen pick picked vote verdict"
-LAYOUTS = (
+LABELED_LAYOUTS = (
   {"prompt": _PROMPT, "chosen": _CHOSEN, "rejected": _REJECTED},
   {"prompt": _PROMPT, "completions": _MANY, "scores": _SCORE},
   {"prompt": _PROMPT, "completions": _MANY, "ranks": _RANK},
   {"prompt": _PROMPT, "response_a": _A, "response_b": _B, "winner": _WINNER},
   {"prompt": _PROMPT, "completions": _STEPS, "labels": _STEP_LABELS},
   {"prompt": _PROMPT, "completions": "ranked sorted ordered best"},
-  {"prompt": _PROMPT, "completions": _MANY},
-  {"prompt": _PROMPT, "completion": _ONE},
-  {"prompt": _PROMPT},
 )
-LABELED_LAYOUTS = 6
-"""So many say which answer is better."""
+"""Those that say which answer is better."""
+ANSWER_LAYOUTS = (*LABELED_LAYOUTS, {"prompt": _PROMPT, "completions": _MANY}, {"prompt": _PROMPT, "completion": _ONE})
+LAYOUTS = (*ANSWER_LAYOUTS, {"prompt": _PROMPT})
+ColumnWords = Mapping[str, str]
+"""Name in the format -> words that the names of columns may hold."""
 _MEANING = {"scores": "a higher score must be better", "ranks": "rank 1 must be best"}
 
 
@@ -200,14 +200,14 @@ def nearest(rows: list[Row], tiers: Tiers) -> str:
   return f"\nthe nearest formats: {', '.join(sorted(found, key=found.get)[:3])}" if found else ""
 
 
-def guess(row: Row, works: Callable[[dict[str, str], str | None], bool], *, labeled: bool = False) -> str | None:
-  """A --columns line with which the row can be read. labeled: that says which answer is better."""
-  written = unwrapped_metadata(row) is not row  # metadata of a canonical copy are nothing to be read
-  there = {name: value for name, value in row.items() if not (written and name == METADATA)}
-  texts = {name for name in RESULTS if isinstance(row.get(name), str)}  # reward_chosen is no answer
-  leaves = dict(_leaves({name: value for name, value in there.items() if name not in texts}))
-  for place, layout in enumerate(LAYOUTS[: LABELED_LAYOUTS if labeled else None], start=1):
-    format = "best_first" if place == LABELED_LAYOUTS else None
+def guess(row: Row, works: Callable[[dict[str, str], str | None], bool], layouts: Sequence[ColumnWords]) -> str | None:
+  """A --columns line with which the row can be read as one of the layouts."""
+  ours = {name for name in RESULTS if isinstance(row.get(name), str)}  # reward_chosen is no answer
+  if unwrapped_metadata(row) is not row:
+    ours.add(METADATA)  # of a canonical copy
+  leaves = dict(_leaves({name: value for name, value in row.items() if name not in ours}))
+  for layout in layouts:
+    format = "best_first" if layout is LABELED_LAYOUTS[-1] else None
     for paths in product(*(_candidates(leaves, name, words)[:4] for name, words in layout.items())):
       columns = dict(zip(layout, paths, strict=True))
       lists = {path.partition("[]")[0] for path in paths if "[]" in path}

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -12,6 +12,10 @@ from ..results import finite
 from ..terminal import warn
 from .cells import RowError, decoded, lists_in_cells, short, structure, turns, wrong_type
 from .columns import (
+  ANSWER_LAYOUTS,
+  LABELED_LAYOUTS,
+  LAYOUTS,
+  ColumnWords,
   answers_in_columns,
   check_columns,
   conversion,
@@ -162,16 +166,16 @@ def _format_of(table: Table, rows: list[Row], problems: Problems, reading: Readi
 
 
 def _tell_unread(table: Table, name: str, reading: Reading) -> None:
-  way = _guess(table, reading, labeled=True)
+  way = _guess(table, reading, LABELED_LAYOUTS)
   if way and name in OPEN:
     what = f"only the prompts of these rows fit a format (`{name}`), and they seem to say which answer is better"
     raise DataError(what, where=table.name, hint=f"{way}; for the prompts alone, --format {name}")
-  way = way or (name == "prompt" and _guess(table, reading))
-  if way and "completion" in way:
+  way = way or (name == "prompt" and _guess(table, reading, ANSWER_LAYOUTS))
+  if way:
     warn(f"{table.name} is read as format `{name}`, without some of its columns: {way}")
 
 
-def _guess(table: Table, reading: Reading, *, labeled: bool = False) -> str | None:
+def _guess(table: Table, reading: Reading, layouts: Sequence[ColumnWords] = LAYOUTS) -> str | None:
   if reading.columns:
     return None
   head = _head(table)
@@ -182,9 +186,9 @@ def _guess(table: Table, reading: Reading, *, labeled: bool = False) -> str | No
       records = records_of(head, tried)
     except DataError as error:
       return "--winner_values" in (error.hint or "")
-    return bool(records.rows) and (not labeled or records.format in LABELED)
+    return bool(records.rows) and (layouts is not LABELED_LAYOUTS or records.format in LABELED)
 
-  return guess(head.rows[0], works, labeled=labeled)
+  return guess(head.rows[0], works, layouts)
 
 
 def _records(chosen: Format, row: Row, picked: Row, used: Iterable[str], origin: Origin) -> list[Record]:

@@ -1,6 +1,5 @@
 """Formats of rankings: a prompt and any number of completions with scores or ranks, or without; trees of OASST."""
 
-import math
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -322,7 +321,7 @@ def _aspects(item: Row) -> dict[str, float | None]:
   if not isinstance(annotations, dict):
     raise wrong_type("annotations", annotations, "an object with a Rating for each aspect")
   return {
-    name: _rating(aspect, "Rating", 5 if name in ULTRAFEEDBACK else math.inf)
+    name: _rating(aspect, "Rating", 5 if name in ULTRAFEEDBACK else None)
     for name, aspect in annotations.items()
     if isinstance(aspect, dict)
   }
@@ -333,11 +332,10 @@ def _mean_rating(item: Row) -> float | None:
   return sum(found) / len(found) if found else _rating(item, "fine-grained_score")
 
 
-def _rating(item: Row, name: str, highest: float = 5) -> float | None:
-  lowest = 1 if highest < math.inf else -math.inf
-  return (
-    None if item.get(name) == "N/A" else _within(number(item.get(name), name), name, lowest, highest, "UltraFeedback")
-  )
+def _rating(item: Row, name: str, highest: int | None = 5) -> float | None:
+  """highest: of a scale from 1, None for one that nobody states."""
+  value = None if item.get(name) == "N/A" else number(item.get(name), name)
+  return _within(value, name, 1, highest, "UltraFeedback") if highest else value
 
 
 _SPEAKERS = {"prompter": "user", "assistant": "assistant"}

@@ -57,8 +57,7 @@ def nothing_fits(model: RewardModel | ProcessRewardModel, what: str) -> DataErro
 
 def score_answers(model: RewardModel | ProcessRewardModel, rows: Sequence[Comparison | Ranking]) -> AnswerRewards:
   """Identical answers to a prompt are computed once: they tie to the last digit."""
-  renderer = getattr(model, "renderer", None)
-  conversations = conversations_of(rows, getattr(renderer, "reads_reference", False))
+  conversations = conversations_of(rows, getattr(model, "renderer", None))
   if getattr(model, "compares", False):  # whose rewards depend on the other answers of the row
     rewards = iter(model.score_conversations(conversations))
   else:

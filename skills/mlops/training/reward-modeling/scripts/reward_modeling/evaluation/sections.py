@@ -145,10 +145,8 @@ def _pools(report: PoolReport) -> Iterator[Section]:
     f"{report.completions} completions of {report.prompts} prompts ({', '.join(report.dataset)}), {mixed}",
     f"{vote} {report.majority_answers}.",
   )
-  columns, panels = (
-    ["n", "prompts", "model", "gain over random", *CHOICES],
-    [Panel("", "n", "share correct", drawn, doubling=True)],
-  )
+  columns = ["n", "prompts", "model", "gain over random", *CHOICES]
+  panels = [Panel("", "n", "share correct", drawn, doubling=True)]
   yield Section("Best of n: accuracy of the best-scored of n", columns, rows, said, panels)
 
 

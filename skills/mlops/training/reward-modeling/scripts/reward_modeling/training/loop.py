@@ -19,7 +19,7 @@ from ..errors import ModelError, RunError
 from ..output_folder import discard_checkpoints, last_complete_checkpoint
 from ..terminal import QUIET_SECONDS, console, log, progress
 from . import configuration, resuming, sharding
-from .packed import packed_batches
+from .packed import drops_attention, packed_batches
 
 if TYPE_CHECKING:
   from peft import PeftConfig
@@ -41,7 +41,7 @@ def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
   for module in model.modules():
     if isinstance(module, torch.nn.Dropout):
       module.p = 0.0
-    if isinstance(getattr(module, "attention_dropout", None), float):  # used as a number, without a layer
+    if drops_attention(module):
       module.attention_dropout = 0.0
   return model
 

@@ -13,7 +13,6 @@ from trl import RewardConfig, RewardTrainer
 
 from ..attributes import Attributes
 from ..packing import right_padded
-from . import loop
 from .objectives import OBJECTIVES, bradley_terry, centering, of_ratings
 
 __all__ = ["bradley_terry", "centering"]
@@ -78,8 +77,6 @@ class OutcomeTrainer(RewardTrainer):
 
   def __init__(self, *args: object, label_smoothing: float = 0.0, objective: str = "bradley_terry", **kwargs: object):
     super().__init__(*args, **kwargs)
-    if self.args.disable_dropout:
-      loop.without_dropout(self.model)  # TRL leaves that of attention on
     self.label_smoothing, self.objective = label_smoothing, objective
     self._not_logged: list[tuple[str, Tensor, Tensor, Tensor]] = []
 
@@ -148,7 +145,7 @@ class RatingTrainer(Trainer):
     label_smoothing: float = 0.0,
     **kwargs: object,
   ):
-    super().__init__(loop.without_dropout(model) if kwargs["args"].disable_dropout else model, **kwargs)
+    super().__init__(model, **kwargs)
     self.objective, self.heads = objective, heads
     self.label_names, self.model_accepts_loss_kwargs = [TARGETS], False
 

@@ -57,6 +57,12 @@ def _slower(trainer: Trainer, share: bool) -> str | None:
   return Gain().reason_against(saved, args.bf16 or args.fp16)
 
 
+def drops_attention(module: torch.nn.Module) -> bool:
+  """By a number that it uses, without a layer of dropout."""
+  rate = getattr(module, "attention_dropout", None)
+  return isinstance(rate, float) and rate > 0
+
+
 @contextlib.contextmanager
 def packed_batches(trainer: Trainer, wanted: bool | None = None) -> Iterator[str | None]:
   """Let a trainer whose collator has a `flat` run on packed batches inside the block, where its model allows it.
@@ -65,9 +71,9 @@ def packed_batches(trainer: Trainer, wanted: bool | None = None) -> Iterator[str
   """
   base = unwrapped(trainer.model)
   share = not any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in trainer.model.modules())
-  rates = (getattr(part, "attention_dropout", None) for part in trainer.model.modules())
-  of_attention = any(isinstance(rate, float) and rate > 0 for rate in rates)
-  reason = "attention dropout is on" if of_attention else reason_against(base, wanted, scored_at(base))
+  reason = reason_against(base, wanted, scored_at(base))
+  if any(map(drops_attention, trainer.model.modules())):
+    reason = "attention dropout is on"
   if reason is None and speed_decides(base, wanted):
     reason = _slower(trainer, share) or reason_against(base, True)
   if reason:

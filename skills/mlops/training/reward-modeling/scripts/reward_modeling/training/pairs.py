@@ -157,6 +157,8 @@ class Pairs(WinnerSettings):
   ) -> tuple[torch.nn.Module, dict[str, Any]]:
     from . import loop, outcome
 
+    if config.disable_dropout:  # TRL leaves that of attention on
+      loop.without_dropout(model)
     trainer, own = self._trainer()
     return loop.fit(
       trainer,

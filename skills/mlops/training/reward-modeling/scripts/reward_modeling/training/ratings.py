@@ -16,6 +16,7 @@ from ..data.audit import audit
 from ..data.reading import load
 from ..data.records import Rated, check_attributes, comparisons, rated_answers, rated_names
 from ..errors import DataError
+from ..evaluation.inputs import TOO_LONG
 from ..rendering import Conversation, Renderer
 from ..terminal import listed, log
 from .data import CHUNK, Data, Rows, read_data, settle_refused
@@ -119,7 +120,7 @@ class Ratings(Pairs):
       counts["dropped_refused"] = len(refused)
     if not kept:
       what = f"no answer is left of {len(records)}: at most {renderer.max_length} tokens are read"
-      raise DataError(what, hint="raise --max_length, or choose --overlong truncate_left")
+      raise DataError(what, hint=TOO_LONG)
     counts |= {"truncated": renderer.counts["truncated"] - cut, "answers_used": len(kept)}
     return Rows(Dataset.from_list(self._together(kept)), [one for one, _ in kept], counts, f"{len(kept)} answers")
 
