@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from reward_modeling.errors import UsageError
-from reward_modeling.old_flags import EVERYWHERE, OF_SCRIPT
+from reward_modeling.old_flags import EVERYWHERE, OF_SCRIPT, translated
 
 
 def parse(script: str, words: list[str], recipe=None):
@@ -192,3 +192,11 @@ def test_no_entry_shadows_a_flag_and_what_is_taken_exists(script):
     assert entry.becomes is None or parser._knows(entry.becomes), name
   for name, entry in {**EVERYWHERE, **OF_SCRIPT.get(f"{script}.py", {})}.items():
     assert sum(map(bool, (entry.becomes, entry.ignored, entry.refused))) == 1, name
+
+
+@pytest.mark.parametrize(
+  "script, words", [("train.py", "--reward_model true"), ("train_process.py", "--process_reward_model true")]
+)
+def test_what_a_recipe_of_axolotl_trains_is_what_the_script_does(script, words, capsys):
+  assert translated([*words.split(), "--seed", "1"], script, {"seed"}.__contains__) == (["--seed", "1"], {})
+  assert "has no effect: this script trains one" in capsys.readouterr().err

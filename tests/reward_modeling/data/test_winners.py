@@ -138,3 +138,9 @@ def test_a_winner_may_be_a_model_or_a_column(tmp_path):
   names = {"prompt": "question", "response_a": "draft_one", "response_b": "draft_two", "winner": "pick"}
   records = load(str(write_jsonl(tmp_path / "columns.jsonl", [row])), columns=names)
   assert records.rows[0].chosen[0]["content"] == "y"
+
+
+def test_neither_and_both_are_ties(tmp_path):
+  rows = [{"prompt": "p", "response_a": "x", "response_b": "y", "winner": word} for word in ("neither", "Both", "a")]
+  records = load(str(write_jsonl(tmp_path / "rows.jsonl", rows)))
+  assert len(records.rows) == 1 and records.set_aside == {"tie": 2}

@@ -8,8 +8,9 @@ from reward_modeling.evaluation.best_of_n import CurvePoint
 from reward_modeling.evaluation.intervals import Estimate
 from reward_modeling.evaluation.overoptimization import diagnose_study, read_studies
 from reward_modeling.evaluation.probes import ProbeResult, ProbeSummary
+from reward_modeling.evaluation.ratings import AttributeSummary
 from reward_modeling.evaluation.report import verdicts
-from reward_modeling.evaluation.results import OverOptimizationReport, PoolReport
+from reward_modeling.evaluation.results import OverOptimizationReport, PoolReport, RatingReport
 
 
 def estimate(value, half=0.01):
@@ -96,3 +97,16 @@ def test_what_fools_it_is_told_from_damage_that_it_does_not_notice():
   assert _limit(None, found).endswith("an optimizer finds out how.") and "fooled" not in _limit(None, None)
   blind = ProbeSummary(100, 1.0, ["shuffled"], probes)
   assert "fooled" not in _limit(None, blind)
+
+
+@pytest.mark.parametrize(
+  ("correlations", "start"),
+  [((0.8, 0.6), "Yes"), ((0.8, 0.22), "In part"), ((0.22,), "In part"), ((0.05,), "Not shown"), ((-0.4,), "Not shown")],
+)
+def test_a_weak_correlation_with_ratings_is_no_yes(correlations, start):
+  summaries = {
+    f"a{place}": AttributeSummary(100, estimate(r, 0.1), estimate(r, 0.1), None) for place, r in enumerate(correlations)
+  }
+  said = {"model": "m", "dataset": ["r.jsonl"], "format": "rated", "set_aside": {}, "diagnostics": [], "output": None}
+  report = RatingReport(n_answers=100, not_scored=0, attributes=summaries, **said)
+  assert answer("rate answers", report).startswith(f"{start}: correlation with a0 {correlations[0]:.2f}")

@@ -90,7 +90,7 @@ _TRAINERS = _table(
 OF_SCRIPT = {
   "train.py": _TRAINERS
   | _table(
-    ignored={_SET: "pad_to_multiple_of"},
+    ignored={_SET: "pad_to_multiple_of", "this script trains one": "reward_model? stage"},
     refused={
       "leave it out: one other than EOS is chosen or added": "pad_token",
       "give a template that ends answers with --chat_template_path": "eos_token",
@@ -99,11 +99,12 @@ OF_SCRIPT = {
   ),
   "train_process.py": _TRAINERS
   | _table(
+    ignored={"this script trains one": "process_reward_model?"},
     refused={
       "write probabilities as labels, such as 0.9": "label_smoothing_factor",
       "leave it out: the labels are made here": "label_names+",
       "leave it out: it replaces the loss": "use_liger_kernel?",
-    }
+    },
   ),
   "grpo.py": _TRAINERS
   | _table(

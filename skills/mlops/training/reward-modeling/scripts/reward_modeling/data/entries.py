@@ -21,7 +21,7 @@ WINNER_WORDS = {form.format(side).replace(" ", gap): side for side in "ab" for f
   **dict.fromkeys(("a>b", "a>>b", "b<a"), "a"),
   **dict.fromkeys(("b>a", "b>>a", "a<b"), "b"),
   **dict.fromkeys(("tie", "tie (inconsistent)", "tie (bothbad)", "tie (both bad)", "bothbad", "both_bad"), "tie"),
-  **dict.fromkeys(("a=b", "b=a", "draw", "equal", "same", "no preference"), "tie"),
+  **dict.fromkeys(("a=b", "b=a", "both", "draw", "equal", "neither", "no preference", "same"), "tie"),
 }
 
 _PKU_SAFERLHF = {"0": "response_0", "1": "response_1"}

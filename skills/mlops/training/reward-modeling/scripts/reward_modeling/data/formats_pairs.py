@@ -269,7 +269,9 @@ def by_winner(
   if winner in (None, "tie"):
     return Ranking(prompt, answers, None if winner is None else [0.0, 0.0], margin=margin)
   if winner not in ("a", "b"):
-    raise RowError(f"`winner` is {short(winner)}: expected a, b, tie, model_a or model_b, or see --winner_values")
+    raise RowError(
+      f"`winner` is {short(winner)}: expected a, b, tie, model_a or model_b, a name in the columns of these, or see --winner_values"
+    )
   second = winner == "b"
   return Comparison(prompt, *(answers[::-1] if second else answers), margin=margin, rejected_first=second)
 

@@ -32,6 +32,8 @@ Parts = Mapping[type, Any]
 Quotes = Sequence[tuple[str, str]]
 LARGEST_BY_CHANCE = 0.05
 """Expected calibration error of a calibrated model, from which on its pairs are too few to tell."""
+STRONG = 0.5
+"""Correlation with ratings from which on a reward says how an answer was rated: a quarter of their variance."""
 EXAMPLES = 3
 """Pairs that are quoted."""
 
@@ -135,8 +137,8 @@ def verdicts(parts: Parts) -> Iterator[tuple[str, str]]:
 def _rating(report: RatingReport) -> str:
   found = {name: one.pearson for name, one in report.attributes.items()}
   lines = [f"{name} {one:.2f}" if one else f"{name} cannot be told" for name, one in found.items()]
-  shown = sum(one is not None and one.low > 0 for one in found.values())
-  answer = "Yes" if shown == len(found) else "In part" if shown else "Not shown"
+  shown = [one.value for one in found.values() if one and one.low > 0]
+  answer = "Yes" if len(shown) == len(found) and min(shown) >= STRONG else "In part" if shown else "Not shown"
   return f"{answer}: correlation with {', '.join(lines)}, on {report.n_answers} answers."
 
 
