@@ -103,6 +103,7 @@ def test_a_run_that_is_killed_goes_on_when_it_is_started_again(script, toy_model
   for shard in kept:  # a count that only these files have shows that they are read, and not scored again
     (first, counts, *more), *others = json.loads(shard.read_text())
     shard.write_text(json.dumps([[first, {**counts, "truncated": 1000}, *more], *others]))
+  (shards / ".000002.json.partial").touch()  # what a process leaves that is killed while it writes
   shared, told, code = ended(torchrun(*command, "--overwrite", n=3))
   assert code == 0, told
   assert f"going on with the {len(kept)} shards" in told
@@ -174,6 +175,20 @@ def test_an_error_of_any_process_ends_all_and_is_told_once(toy_model, tmp_path):
 def test_what_all_processes_find_wrong_is_told_once(toy_model, flags, code, told):
   _, said, found = ended(torchrun("score.py", "--model_name_or_path", toy_model[0], *flags))
   assert found == code and told in said and said.count("error: ") == 1, said
+
+
+def test_what_all_find_wrong_is_told_if_the_first_is_the_last_to_find_it(tmp_path):
+  script = tmp_path / "script.py"
+  script.write_text(
+    f"import os, sys, time; sys.path.insert(0, {str(SCRIPTS)!r})\n"
+    "from reward_modeling import errors, program\n"
+    "def main():\n"
+    "    time.sleep(0 if int(os.environ['RANK']) else 2)\n"
+    "    raise errors.UsageError('wrong')\n"
+    "program.main_guard(main)\n"
+  )
+  _, told, code = ended(warm_process.shared().start(["torchrun", "--standalone", "--nproc_per_node", "3", script]))
+  assert (code, told) == (2, "error: wrong\n")
 
 
 def test_an_error_of_the_second_process_alone_is_told_by_the_first(tmp_path):

@@ -49,7 +49,7 @@ class Team:
     self.folder = Path(output).with_name(f".{Path(output).name}.shards")
     run = self.folder / "run.json"
     if self.rank == 0 and run.is_file() and run.read_text(encoding="utf-8").strip() == written:
-      log(f"going on with the {len(list(self.folder.glob('*'))) - 1} shards in {self.folder}")
+      log(f"going on with the {len(list(self.folder.glob('[0-9]*.json')))} shards in {self.folder}")
     elif self.rank == 0:
       self.forget()
       self.folder.mkdir()
@@ -106,7 +106,7 @@ def is_told_elsewhere(error: UserError) -> bool:
   """Ends the other processes with this error, which the first alone tells; False where this one has to."""
   first = is_first_process()
   if _team is None:
-    return not first and isinstance(error, UsageError)  # all have the same flags
+    return not first and isinstance(error, UsageError) and _is_ended()  # all have the same flags
   with contextlib.suppress(RuntimeError):  # the store is gone with the first process
     if not _team.store.check(["error"]):
       _team.store.set("error", pickle.dumps(error))
@@ -115,6 +115,14 @@ def is_told_elsewhere(error: UserError) -> bool:
       _team.store.add("left", 1)
       return told
   return not first
+
+
+def _is_ended() -> bool:
+  """Waits for the launcher, which ends all as soon as one of them ends: before the first has told, if this one hurries."""
+  with contextlib.suppress(KeyboardInterrupt):
+    time.sleep(TELL_SECONDS)
+    return False
+  return True
 
 
 def set_told() -> None:
