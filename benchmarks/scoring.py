@@ -231,9 +231,8 @@ def allocator_of(name: str) -> None:
     libc.mallopt(M_TRIM_THRESHOLD, 2**26)
 
 
-def measure(model, rows: list[list[int]], rounds: int, seed: int, more: dict[str, Score]) -> dict[str, dict]:
+def measure(model, rows: list[list[int]], rounds: int, seed: int, ways: dict[str, Score]) -> dict[str, dict]:
   """Processor seconds of each contender in each round, and the largest difference to one at a time."""
-  ways = contenders(model) | more
   reference = padded(model, lambda rows: [[i] for i in range(len(rows))])(rows)
   rng, seconds = random.Random(seed), {name: [] for name in ways}
   errors, rates = {}, []
@@ -256,6 +255,7 @@ def measure(model, rows: list[list[int]], rounds: int, seed: int, more: dict[str
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
   parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
+  parser.add_argument("--against", nargs="+", metavar="NAME", help="of the ways below these alone, which is quicker")
   parser.add_argument("--conversations", metavar="FILE", help="also score the first pairs of this file")
   parser.add_argument("--layers", type=int, default=8)
   parser.add_argument("--rounds", type=int, default=3)
@@ -283,8 +283,11 @@ def main() -> None:
   if args.conversations:
     work[CONVERSATIONS] = conversations(args.conversations)
   results, lines = {}, []
+  ways = {
+    name: way for name, way in (contenders(model) | more).items() if name in OURS or name in (args.against or [name])
+  }
   for name, rows in work.items():
-    found = measure(model, rows, args.rounds, args.seed, more)
+    found = measure(model, rows, args.rounds, args.seed, ways)
     results[name] = summary(model, rows, found)
     lines.append(line_of(name, results[name]))
     log("  ".join(lines[-1]))
