@@ -323,6 +323,12 @@ def test_other_evaluation_data_every_few_steps(tiny, toy_file, tmp_path):
   assert "error: --eval_steps needs something to evaluate on" in nothing.stderr.splitlines()
 
 
+def test_a_split_that_a_file_does_not_have_is_not_the_training_rows_again(tiny, toy_file, tmp_path):
+  done = train(*command(tiny("qwen2"), toy_file, tmp_path / "out", "--dataset_test_split", "validation"))
+  assert done.returncode == 2, done.stderr
+  assert "has no split validation: these are the rows to train on" in done.stderr and "--val_set_size" in done.stderr
+
+
 def test_tensorboard_gets_the_losses(tiny, toy_file, tmp_path):
   words = ("--max_steps", 4, "--logging_steps", 1, "--report_to", "tensorboard")
   done = train(

@@ -10,7 +10,7 @@ from ..base_rendering import refused_together
 from ..data.audit import Finding, unreadable, without_errors
 from ..data.reading import check_verbatim, load
 from ..data.records import Record, Records, split_by_prompt
-from ..errors import DataError
+from ..errors import DataError, UsageError
 from ..terminal import warn
 from .settings import DataSettings
 
@@ -73,6 +73,9 @@ def read_data(
   if settings.names_evaluation:
     source, split = settings.eval_dataset_name or settings.dataset_name, settings.dataset_test_split or "test"
     held_out = take(prepare(load(source, split=split, **reading)))
+    if not settings.eval_dataset_name and held_out == train:
+      hint = "hold some out with --val_set_size 0.1, or name another file with --eval_dataset_name"
+      raise UsageError(f"{source} has no split {split}: these are the rows to train on", hint=hint)
   return Data(called, train, held_out, records.format, records.set_aside, unreadable(records)), records
 
 
