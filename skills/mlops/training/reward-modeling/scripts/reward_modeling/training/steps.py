@@ -12,22 +12,23 @@ from ..data.audit import audit
 from ..data.records import Solution, solutions
 from ..errors import DataError
 from ..kinds import PROCESS
-from ..settings import SHARED_PREFIX_HELP, neutral_flag
+from ..settings import neutral_flag
 from ..step_rendering import STEPS_OVERLONG, StepRenderer, default_separator, supervised_text
 from ..terminal import listed, log
-from .data import CHUNK, Data, Rows, read_data, settle_refused
+from .data import CHUNK, Data, Learner, Rows, read_data, settle_refused
 from .settings import DataSettings
 
 if TYPE_CHECKING:
   import torch
   from transformers import PreTrainedTokenizerBase, TrainingArguments
 
+  from ..evaluation.steps import StepEvaluation
   from .results import ShownLabel
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepLabels:
-  """A process reward model, by the cross-entropy of labeled steps, for `runs.train`."""
+class StepLabels(Learner):
+  """A process reward model, by the cross-entropy of labeled steps."""
 
   group: ClassVar = "loss"
   objective: str = flag(
@@ -55,12 +56,10 @@ class StepLabels:
     type=escaped,
   )
   neutral: str | None = neutral_flag()
-  shared_prefix: bool | None = flag(None, SHARED_PREFIX_HELP, group="run")
   show_labels: int | None = flag(None, "decode the first N rows at every labeled token, before training", group="run")
   seed: int = 42
   model: ClassVar = PROCESS
   task_type: ClassVar = "TOKEN_CLS"
-  folds: ClassVar = None
 
   @property
   def loss(self) -> dict[str, Any]:
@@ -71,9 +70,6 @@ class StepLabels:
     from transformers import TrainingArguments
 
     return TrainingArguments
-
-  def own_fields(self) -> dict[str, Any]:
-    return {}
 
   def read(self, settings: DataSettings) -> Data:
     data, records = read_data(settings, "solutions", solutions, neutral=self.neutral)
@@ -130,6 +126,18 @@ class StepLabels:
       **run,
     )
     return model, summary | {"class_weights": list(weights)}
+
+  def evaluate(
+    self, model: torch.nn.Module, renderer: StepRenderer, held_out: Sequence[Solution], trained_on: Sequence[Solution]
+  ) -> tuple[StepEvaluation | None, list[float], str]:
+    """As `Pairs.evaluate`."""
+    from ..evaluation.steps import evaluate_steps, score_steps
+    from ..process import ProcessRewardModel
+
+    scorer = ProcessRewardModel(model, renderer)
+    evaluation = evaluate_steps(scorer, held_out, fallback=True) if held_out else None
+    rows = [row["step_rewards"] for row in evaluation.rows] if evaluation else score_steps(scorer, trained_on)
+    return evaluation, [value for row in rows for value in row if value is not None], "steps"
 
 
 def render_solutions(
