@@ -1,13 +1,7 @@
 """What a renderer could not give to the model: how many, of how many, and what to do."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from .base_rendering import BaseRenderer
 from .terminal import warn
-
-if TYPE_CHECKING:
-  from .base_rendering import BaseRenderer
 
 OF_TEXTS = ("not_rendered", "special_tokens_in_content")  # "templated" is a finding of the audit in training
 COUNTED = ("dropped", "truncated", "steps_dropped", "without_steps", *OF_TEXTS, "templated", "refused")

@@ -5,26 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from .. import checkpoints
 from ..attributes import Attributes
-from ..base_rendering import refused_together
+from ..base_rendering import BaseRenderer, refused_together
 from ..cli import flag
 from ..data.audit import Finding, unreadable, without_errors
 from ..data.reading import check_verbatim, load
 from ..data.records import Record, Records, split_by_prompt
 from ..errors import DataError
-from ..hf import Model
+from ..hf import Dataset, Model
+from ..kinds import Kind
 from ..settings import SHARED_PREFIX_HELP
 from ..terminal import warn
 from .settings import DataSettings, Settings
-
-if TYPE_CHECKING:
-  from datasets import Dataset
-
-  from ..base_rendering import BaseRenderer
-  from ..kinds import Kind
 
 CHUNK = 1024
 

@@ -13,6 +13,7 @@ from ..cli import flag, fraction, non_negative_number
 from ..data.audit import audit
 from ..data.records import Comparison, Message, comparisons, ranked_by_ratings
 from ..errors import DataError, UsageError
+from ..hf import Model, Tokenizer
 from ..kinds import OUTCOME
 from ..rendering import OVERLONG, Conversation, Rendered, Renderer
 from ..settings import WinnerSettings, rating_range_flag
@@ -22,8 +23,6 @@ from .objectives import OBJECTIVES
 from .settings import DataSettings
 
 if TYPE_CHECKING:
-  import torch
-  from transformers import PreTrainedTokenizerBase
   from trl import RewardConfig
 
   from ..evaluation.pairs import PairEvaluation
@@ -119,7 +118,7 @@ class Pairs(Learner, WinnerSettings):
 
     return evaluate_pairs(scorer, rows)
 
-  def renderer(self, tokenizer: PreTrainedTokenizerBase, **common: object) -> Renderer:
+  def renderer(self, tokenizer: Tokenizer, **common: object) -> Renderer:
     return Renderer(tokenizer, overlong=self.overlong, **common)
 
   @staticmethod
@@ -138,8 +137,8 @@ class Pairs(Learner, WinnerSettings):
     return {}
 
   def fit(
-    self, model: torch.nn.Module, renderer: Renderer, rows: Rows, config: RewardConfig, **run: object
-  ) -> tuple[torch.nn.Module, dict[str, Any]]:
+    self, model: Model, renderer: Renderer, rows: Rows, config: RewardConfig, **run: object
+  ) -> tuple[Model, dict[str, Any]]:
     from . import loop, outcome
 
     if config.disable_dropout:  # TRL leaves that of attention on
@@ -161,7 +160,7 @@ class Pairs(Learner, WinnerSettings):
     )
 
   def evaluate(
-    self, model: torch.nn.Module, renderer: Renderer, held_out: Sequence[Comparison], trained_on: Sequence[Comparison]
+    self, model: Model, renderer: Renderer, held_out: Sequence[Comparison], trained_on: Sequence[Comparison]
   ) -> tuple[PairEvaluation | None, list[float], str]:
     """(of held-out records, the rewards of these or of those trained on, what they are rewards of)."""
     from ..scoring import RewardModel

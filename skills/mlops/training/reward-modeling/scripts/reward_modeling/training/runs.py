@@ -1,35 +1,28 @@
 """Train a reward model of any kind: read, audit, render, fit, evaluate, save. What a kind adds are the methods of a `data.Learner`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from .. import checkpoints, losses
+from ..base_rendering import BaseRenderer
 from ..data.records import Record
 from ..errors import UsageError
 from ..evaluation.pairs import PairEvaluation
 from ..evaluation.ratings import RatingEvaluation
 from ..evaluation.steps import StepEvaluation
 from ..heads import head_name
-from ..hf import Model
+from ..hf import Arguments, Model
 from ..lengths import longest_input, positions
 from ..output_folder import checkpoints as checkpoints_in
 from ..terminal import listed, log
 from . import configuration
+from .data import Learner
 from .results import Fold, ModelOutput, PlannedModel, RewardStatistics, TrainedModel
 from .settings import EVALUATE_ON, Settings
-
-if TYPE_CHECKING:
-  from transformers import TrainingArguments
-
-  from ..base_rendering import BaseRenderer
-  from ..evaluation.report import Folder
-  from .data import Learner
 
 AnyEvaluation = PairEvaluation | RatingEvaluation | StepEvaluation
 STATISTICS_SAMPLE = 256
@@ -127,7 +120,7 @@ def _saved(
   }
 
 
-def _report(kind: Learner, settings: Settings) -> Folder | None:
+def _report(kind: Learner, settings: Settings) -> Any:
   if not settings.report:
     return None
   if not (settings.has_evaluation or kind.folds):
@@ -151,7 +144,7 @@ def _say_what_is_saved(output_dir: Path, difference: float) -> None:
 
 def _config(
   kind: Learner, settings: Settings, fields: Mapping[str, object], parameters: int, has_eval: bool
-) -> tuple[TrainingArguments, str]:
+) -> tuple[Arguments, str]:
   own = kind.own_fields()
   return configuration.trainer_config(kind.config_class(), settings, fields, parameters, has_eval=has_eval, **own)
 

@@ -11,6 +11,7 @@ from ..cli import escaped, flag
 from ..data.audit import audit
 from ..data.records import Solution, solutions
 from ..errors import DataError
+from ..hf import Arguments, Model, Tokenizer
 from ..kinds import PROCESS
 from ..settings import neutral_flag
 from ..step_rendering import STEPS_OVERLONG, StepRenderer, default_separator, supervised_text
@@ -19,9 +20,6 @@ from .data import CHUNK, Data, Learner, Rows, read_data, settle_refused
 from .settings import DataSettings
 
 if TYPE_CHECKING:
-  import torch
-  from transformers import PreTrainedTokenizerBase, TrainingArguments
-
   from ..evaluation.steps import StepEvaluation
   from .results import ShownLabel
 
@@ -66,7 +64,7 @@ class StepLabels(Learner):
     return {name: getattr(self, name) for name in ("class_weighting", "train_on_last_step_only", "steps_per_solution")}
 
   @staticmethod
-  def config_class() -> type[TrainingArguments]:
+  def config_class() -> type[Arguments]:
     from transformers import TrainingArguments
 
     return TrainingArguments
@@ -77,7 +75,7 @@ class StepLabels(Learner):
       data = replace(data, set_aside=data.set_aside | {"without labels": unlabeled})
     return data.split(settings)
 
-  def renderer(self, tokenizer: PreTrainedTokenizerBase, **common: object) -> StepRenderer:
+  def renderer(self, tokenizer: Tokenizer, **common: object) -> StepRenderer:
     separator = self.step_separator or default_separator(tokenizer)
     return StepRenderer(tokenizer, step_separator=separator, overlong=self.overlong, **common)
 
@@ -106,8 +104,8 @@ class StepLabels(Learner):
     return found
 
   def fit(
-    self, model: torch.nn.Module, renderer: StepRenderer, rows: Rows, config: TrainingArguments, **run: object
-  ) -> tuple[torch.nn.Module, dict[str, Any]]:
+    self, model: Model, renderer: StepRenderer, rows: Rows, config: Arguments, **run: object
+  ) -> tuple[Model, dict[str, Any]]:
     from . import loop, process
 
     weights = process.class_weights(rows.dataset["labels"], self.class_weighting)
@@ -128,7 +126,7 @@ class StepLabels(Learner):
     return model, summary | {"class_weights": list(weights)}
 
   def evaluate(
-    self, model: torch.nn.Module, renderer: StepRenderer, held_out: Sequence[Solution], trained_on: Sequence[Solution]
+    self, model: Model, renderer: StepRenderer, held_out: Sequence[Solution], trained_on: Sequence[Solution]
   ) -> tuple[StepEvaluation | None, list[float], str]:
     """As `Pairs.evaluate`."""
     from ..evaluation.steps import evaluate_steps, score_steps
@@ -205,7 +203,7 @@ def _rows_of(rows: Iterable[tuple[list[int], list[int]]], labels: dict[int, floa
   ]
 
 
-def show_labels(rows: Rows, tokenizer: PreTrainedTokenizerBase, n: int) -> list[list[ShownLabel]]:
+def show_labels(rows: Rows, tokenizer: Tokenizer, n: int) -> list[list[ShownLabel]]:
   from .results import ShownLabel
 
   shown = []
