@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from statistics import fmean, pstdev
 
-from . import checkpoints, losses
+from . import checkpoints
+from .base_rendering import COUNTED
 from .data.records import Message
 from .errors import ModelError, RunError, UsageError, UserError
 from .kinds import OUTCOME, PROCESS, Kind
@@ -152,10 +153,10 @@ class Rewards:
 
   def warn_of_losses(self) -> None:
     for name, model in self.models.items():
-      losses.warn_of(model.renderer, called=f"reward model {name}: " if len(self.models) > 1 else "")
+      model.renderer.warn_of_losses(called=f"reward model {name}: " if len(self.models) > 1 else "")
 
   def _lost(self) -> list[set[str]]:
-    return [{kind for kind in losses.COUNTED if model.renderer.counts[kind]} for model in self.models.values()]
+    return [{kind for kind in COUNTED if model.renderer.counts[kind]} for model in self.models.values()]
 
   def _score(self, name: str, conversations: Sequence[Conversation], progress: Progress) -> list[float]:
     model = self.models[name]

@@ -9,7 +9,7 @@ from itertools import chain
 from operator import mul
 from typing import Any, ClassVar, Self
 
-from . import checkpoints, losses, public_models
+from . import checkpoints, public_models
 from .attributes import Attributes, combined, of_card
 from .base_rendering import BaseRenderer
 from .data.records import Message, check_attributes
@@ -145,7 +145,7 @@ class Scorer:
     return self.renderer.counts["truncated"]
 
   def warn_of_losses(self, before: dict[str, int] | None = None) -> None:
-    losses.warn_of(self.renderer, before)
+    self.renderer.warn_of_losses(before)
 
   def _described(self) -> list[str]:
     return [f"scoring: {self.way()}"]

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import checkpoints, losses
-from ..base_rendering import BaseRenderer
+from .. import checkpoints
+from ..base_rendering import OF_TEXTS, BaseRenderer
 from ..data.records import Record
 from ..errors import UsageError
 from ..evaluation.pairs import PairEvaluation
@@ -45,7 +45,7 @@ def train(kind: Learner, settings: Settings, fields: Mapping[str, object]) -> Mo
   drop = settings.drop_refused
   rows = kind.render(data.train, renderer, drop)
   found = kind.found(rows, renderer)
-  losses.warn_of(renderer, only=(*losses.OF_TEXTS, "steps_dropped"))
+  renderer.warn_of_losses(only=(*OF_TEXTS, "steps_dropped"))
   eval_rows = kind.render(data.held_out, renderer, drop, held_out=True) if data.held_out else None
   held_out = eval_rows.records if eval_rows and drop else data.held_out
   config, reason = _config(kind, settings, fields, loaded.model.num_parameters(), bool(eval_rows))
