@@ -1,14 +1,21 @@
 """Settings of the trainer: the user's over those for the size of the model, and the LoRA configuration."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from ..base_rendering import BaseRenderer
 from ..errors import UsageError
-from ..hf import Arguments, LoraConfig
 from ..precision import precision
 from ..settings import EVALUATE_ON
 from .settings import LoraSettings, Settings
+
+if TYPE_CHECKING:
+  from peft import LoraConfig
+  from transformers import TrainingArguments
+
+  from ..rendering import Renderer
 
 SIZES = (
   (1e8, "under 100M", 1e-4, 8, 2),  # measured: references/hyperparameters.md
@@ -39,14 +46,14 @@ def default_arguments(parameters: int, lora: bool) -> tuple[dict[str, object], s
 
 
 def trainer_config(
-  config_class: type[Arguments],
+  config_class: type[TrainingArguments],
   settings: Settings,
   fields: Mapping[str, object],
   parameters: int,
   *,
   has_eval: bool,
   **own: object,
-) -> tuple[Arguments, str]:
+) -> tuple[TrainingArguments, str]:
   """(the user's fields over the defaults for this size and hardware, the reason of the defaults).
 
   own: fields that the kind sets and nobody else. Raises UsageError when the trainer refuses them.
@@ -87,16 +94,18 @@ def trainer_config(
   return config, reason
 
 
-def config_summary(config: Arguments, given: Mapping[str, object], more: tuple[str, ...] = ()) -> dict[str, object]:
+def config_summary(
+  config: TrainingArguments, given: Mapping[str, object], more: tuple[str, ...] = ()
+) -> dict[str, object]:
   values = {name: getattr(config, name) for name in (*TOLD, *more, *given)}
   return {name: getattr(value, "value", value) for name, value in values.items()}  # enumerations by their value
 
 
 def planned(
   settings: Settings,
-  config: Arguments,
+  config: TrainingArguments,
   given: Mapping[str, object],
-  renderer: BaseRenderer,
+  renderer: Renderer,
   rows: int,
   lora: LoraConfig | None,
 ) -> dict[str, object]:

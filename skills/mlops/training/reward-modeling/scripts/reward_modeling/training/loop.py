@@ -1,11 +1,13 @@
 """The loop of transformers' trainer, for every run that uses one."""
 
+from __future__ import annotations
+
 import contextlib
 import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
@@ -13,14 +15,17 @@ from transformers import TrainingArguments as Arguments
 from transformers.trainer_utils import rotate_checkpoints
 
 from .. import quantized
-from ..base_rendering import BaseRenderer
 from ..errors import ModelError, RunError
-from ..hf import LoraConfig
 from ..output_folder import discard_checkpoints, last_complete_checkpoint
 from ..terminal import QUIET_SECONDS, console, log, progress
 from . import configuration, resuming, sharding
-from .data import Rows
 from .packed import drops_attention, packed_batches
+
+if TYPE_CHECKING:
+  from peft import PeftConfig
+
+  from ..rendering import Renderer
+  from .data import Rows
 
 SHOWN_VALUES = (
   *("loss", "eval_loss", "accuracy", "eval_accuracy", "margin", "eval_margin"),
@@ -51,13 +56,13 @@ def not_finite(what: str, step: int) -> RunError:
 def fit(
   trainer_class: type[Trainer],
   model: torch.nn.Module,
-  renderer: BaseRenderer,
+  renderer: Renderer,
   rows: Rows,
   arguments: Arguments,
   *,
   head: str,
   eval_rows: Rows | None = None,
-  peft_config: LoraConfig | None = None,
+  peft_config: PeftConfig | None = None,
   resume: str | None = None,
   loss: dict[str, object],
   shared_prefix: bool | None = None,
