@@ -114,10 +114,8 @@ class Rewards:
     models = {}
     for name, path, kind, reference in zip(names, paths, kinds, references, strict=True):
       how = loading | ({"reference_model_name_or_path": reference} if reference else {})
-      if kind is OUTCOME:
-        models[name] = RewardModel.from_pretrained(path, **{"overlong": "truncate_left"} | how)
-      else:
-        models[name] = ProcessRewardModel.from_pretrained(path, **{"overlong": "truncate_prompt"} | how)
+      scorer = RewardModel if kind is OUTCOME else ProcessRewardModel
+      models[name] = scorer.from_pretrained(path, **{"overlong": kind.renders.advised} | how)
       for note in models[name].notes:
         log(f"reward model {name}: {note}")
     return cls(models, weights=weights, combine=combine, normalize=normalize, of_steps=of_steps)
