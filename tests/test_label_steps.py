@@ -304,7 +304,7 @@ def test_a_policy_that_never_ends_is_told(tiny, file, tmp_path):
     (("--checker", "exact"), 2, "--checker exact is not known"),
     (("--search", "binary", "--labels", "soft"), 2, "leave out --labels"),
     (("--search", "binary", "--label_after_error"), 2, "leave out --label_after_error"),
-    (("--seed", -1), 2, "--seed is a whole number of at least 0"),
+    (("--seed", -1), 2, "--seed: expected a whole number of at least 0"),
     (("--model_name_or_path", "{file}"), 4, ""),
     (("--output", "{file}"), 2, "exists already"),
     (("--max_new_tokens", 100000), 5, "402 of 402 rollouts are undecided (overlong 402)"),

@@ -331,7 +331,7 @@ def test_best_of_completions_that_a_policy_writes(toy_model, tiny, tmp_path):
   [
     ((), "--generate_with needs --best_of N"),
     (("--best_of", 2, "--completions", "no"), "--completions are given, --generate_with writes them"),
-    (("--best_of", 2, "--seed", -1), "--seed is a whole number of at least 0, got -1"),
+    (("--best_of", 2, "--seed", -1), "--seed: expected a whole number of at least 0, got '-1'"),
     (("--best_of", 2, "--max_new_tokens", 200), "--max_new_tokens 200 leaves no room for a prompt"),
   ],
 )

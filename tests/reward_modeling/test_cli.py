@@ -111,6 +111,12 @@ def test_refused_flags(argv, message):
   assert refused(*argv).startswith(message)
 
 
+@pytest.mark.parametrize("script", ["train", "train_process", "score", "ppo", "grpo", "label_steps", "quickstart"])
+def test_no_script_takes_a_negative_seed(script):
+  with pytest.raises(UsageError, match="argument --seed: expected a whole number of at least 0, got '-1'"):
+    importlib.import_module(script).parser().parse(["--seed", "-1"])
+
+
 def test_missing_required_flags_are_all_named():
   text = refused("--steps", "3", required=("prompt", "names"))
   assert text == "error: --prompt and --names are required\n\nhint: script.py --help shows an example"

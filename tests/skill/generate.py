@@ -94,6 +94,7 @@ def first_line(path: Path) -> str:
 
 
 OPTIONAL = (
+  *("implicit.py", "pairwise.py"),
   *("quickstart.py", "sandbox.py", "sandbox_models.py", "serving/", "rollouts.py", "checkers.py", "remote.py"),
   *("server_check.py", "evaluation/benchmark", "evaluation/report"),
   *("training/memory.py", "training/implicit.py", "training/folds.py", "training/run_report.py"),

@@ -194,3 +194,7 @@ def test_a_copy_of_what_is_named_says_what_it_lacks(tmp_path):
     assert f"lacks scripts/reward_modeling/{lacks}" in run_in(skill, name, "--help", code=2).stderr
   refused = run_in(skill, "score.py", "--model_name_or_path", model, "--check_server", "http://127.0.0.1:1", code=2)
   assert "lacks scripts/reward_modeling/server_check.py" in refused.stderr
+  policy = save_tiny("qwen2", tmp_path / "policy")
+  asked = ("--reference_model_name_or_path", policy, "--prompt", "hello", "--completions", "yes", "no")
+  refused = run_in(skill, "score.py", "--model_name_or_path", policy, *asked, code=2)
+  assert "lacks scripts/reward_modeling/implicit.py" in refused.stderr

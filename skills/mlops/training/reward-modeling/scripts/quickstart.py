@@ -73,7 +73,7 @@ class Settings:
   output_dir: str | None = cli.flag(
     None, "where everything goes (runs/quickstart, or the next free number)", metavar="OUT"
   )
-  seed: int = cli.flag(0, "of the world, the models and the order", type=int)
+  seed: int = cli.flag(0, "of the world, the models and the order", type=cli.whole_number)
 
 
 def parser() -> cli.Parser:

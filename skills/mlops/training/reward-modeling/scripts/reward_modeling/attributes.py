@@ -1,14 +1,10 @@
 """Heads of rated attributes: what their logits say in units of the ratings, and one reward of all, by weights."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-  from torch import Tensor
+from .hf import Tensor
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from .data.audit.checks import is_templated
 from .data.records import Message
 from .errors import DataError, ModelError
 from .hf import Tokenizer
+from .terminal import warn
 
 _TAG = re.compile(r"</?\w+>")
 
@@ -76,6 +77,9 @@ CONTENT_RULE = "special_tokens_in_content"
 """Cards without this key are of models trained when such tokens were parsed."""
 PLACES_SHOWN = 5
 WITHOUT_TOOLS = "drop them with --columns tools="
+OF_TEXTS = ("not_rendered", CONTENT_RULE)  # "templated" is a finding of the audit in training
+COUNTED = ("dropped", "truncated", "steps_dropped", "without_steps", *OF_TEXTS, "templated", "refused")
+"""What could not be given to the model."""
 
 
 def content_rule(card: dict[str, Any] | None) -> str:
@@ -91,6 +95,8 @@ class BaseRenderer:
   takes: ClassVar[Callable[..., tuple]]
   policies: ClassVar[tuple[str, ...]]
   places: ClassVar[tuple[str, ...]]
+  advised: ClassVar[str]
+  """The policy that leaves out least."""
   reads_written = False
   """Whether it takes a conversation that is `rendering.Written`."""
 
@@ -182,6 +188,38 @@ class BaseRenderer:
 
   def _count_special(self, token: str, where: object) -> None:
     self._count(CONTENT_RULE, f"{token} in {where or 'a conversation'}")
+
+  def warn_of_losses(
+    self, before: dict[str, int] | None = None, called: str = "", only: Sequence[str] = COUNTED
+  ) -> None:
+    """How many, of how many, and what to do. before: a copy of `counts`."""
+    lost = {name: count - (before or {}).get(name, 0) for name, count in self.counts.items()}
+    rendered, limit = lost.get("rendered", 0), self.max_length
+    total = rendered + lost.get("without_steps", 0) + lost.get("refused", 0)
+    longer = f"Raise --max_length (the model reads {self.longest})"
+    longer = longer if self.longest and limit and self.longest > limit else "Shorten them"
+    other = (
+      f"choose --overlong {self.advised}" if self.overlong != self.advised else "leave them out with --overlong drop"
+    )
+    over = f"longer than {limit} tokens under --overlong {self.overlong}. {longer}, or {other}"
+    read = "text"
+    if self.special_tokens_in_content != "text":
+      read = "turns, as in the training of this model: whoever writes them moves its rewards"
+    words = {
+      "dropped": f"{{}} of {total} completions are unscored: {over}",
+      "truncated": f"{{}} of {total} completions are scored with their start cut off: {over}",
+      "steps_dropped": f"{{}} steps at the end of {total} solutions are unscored: {over}",
+      "without_steps": f"{{}} of {total} completions are unscored: there is no step in them",
+      "not_rendered": f"{{}} of {rendered} completions reach the model in part: its chat template leaves out {{}}. "
+      "Use a model whose template writes them, or move them into `content`",
+      "refused": f"{{}} of {total} completions are unscored: they cannot be rendered (the first: {{}})",
+      "templated": f"{{}} of {rendered} conversations have a prompt that is templated already, and are templated twice "
+      "(the first: {}). Give the messages alone, or take the texts as they are with --text_format rendered",
+      CONTENT_RULE: f"{{}} of {rendered} conversations hold special tokens in their texts, read as {read} (the first: {{}})",
+    }
+    for name in only:
+      if n := lost.get(name, 0):
+        warn(called + words[name].format(n, self.first.get(name, "no row")))
 
   def _leading_special(self, ids: list[int]) -> int:
     """1 for BOS or CLS, which a cut must leave in place."""

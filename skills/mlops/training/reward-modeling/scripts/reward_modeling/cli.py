@@ -46,6 +46,7 @@ def _number(expected: str, fits: Callable[[float], bool]) -> Callable[[str], flo
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 boolean = _checked("true or false", lambda text: _BOOLEANS.get(text.lower()))
 positive_int = _checked("a whole number of at least 1", lambda text: (text.lstrip("+").isdigit() and int(text)) or None)
+whole_number = _checked("a whole number of at least 0", lambda text: int(text) if text.isdigit() else None)
 finite_number = _number("a finite number", math.isfinite)
 fraction = _number("a number from 0 to below 1", lambda value: 0 <= value < 1)
 positive_number = _number("a number above 0", lambda value: value > 0)

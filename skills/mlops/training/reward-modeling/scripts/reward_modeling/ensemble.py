@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from statistics import fmean, pstdev
 
-from . import checkpoints, losses
+from . import checkpoints
+from .base_rendering import COUNTED
 from .data.records import Message
 from .errors import ModelError, RunError, UsageError, UserError
 from .kinds import OUTCOME, PROCESS, Kind
@@ -113,10 +114,8 @@ class Rewards:
     models = {}
     for name, path, kind, reference in zip(names, paths, kinds, references, strict=True):
       how = loading | ({"reference_model_name_or_path": reference} if reference else {})
-      if kind is OUTCOME:
-        models[name] = RewardModel.from_pretrained(path, **{"overlong": "truncate_left"} | how)
-      else:
-        models[name] = ProcessRewardModel.from_pretrained(path, **{"overlong": "truncate_prompt"} | how)
+      scorer = RewardModel if kind is OUTCOME else ProcessRewardModel
+      models[name] = scorer.from_pretrained(path, **{"overlong": kind.renders.advised} | how)
       for note in models[name].notes:
         log(f"reward model {name}: {note}")
     return cls(models, weights=weights, combine=combine, normalize=normalize, of_steps=of_steps)
@@ -152,10 +151,10 @@ class Rewards:
 
   def warn_of_losses(self) -> None:
     for name, model in self.models.items():
-      losses.warn_of(model.renderer, called=f"reward model {name}: " if len(self.models) > 1 else "")
+      model.renderer.warn_of_losses(called=f"reward model {name}: " if len(self.models) > 1 else "")
 
   def _lost(self) -> list[set[str]]:
-    return [{kind for kind in losses.COUNTED if model.renderer.counts[kind]} for model in self.models.values()]
+    return [{kind for kind in COUNTED if model.renderer.counts[kind]} for model in self.models.values()]
 
   def _score(self, name: str, conversations: Sequence[Conversation], progress: Progress) -> list[float]:
     model = self.models[name]

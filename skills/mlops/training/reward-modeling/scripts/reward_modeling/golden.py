@@ -16,11 +16,11 @@ from .lengths import positions
 from .model_folder import hub_file, read_json, snapshot, tensors
 from .output_folder import CARD
 from .outputs import write_whole
+from .packing import TokenRow
 from .rendering import Conversation
 from .results import to_json
 
 if TYPE_CHECKING:
-  from .forward import TokenRow
   from .scoring import Scorer
 
 RELOAD_TOLERANCE = 1e-5

@@ -3,17 +3,13 @@
 In a flat row a shared prefix stands once: each sorted sequence adds a `Segment`, what it does not share with the one before it.
 """
 
-from __future__ import annotations
-
 import struct
 import sys
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-  import torch
+from .hf import Tensor
 
 TokenRow = tuple[list[int], list[int]]
 """Token ids, and the ascending positions whose logits are wanted."""
@@ -58,7 +54,7 @@ def padded_batches(
     del groups[:size]
 
 
-def right_padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+def right_padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
   """(ids, mask), both [rows, longest row]."""
   import torch
   from torch.nn.utils.rnn import pad_sequence
@@ -100,7 +96,7 @@ class PackedRow:
   def ends(self) -> list[int]:
     return [places[-1] for places in self.places]
 
-  def until(self) -> torch.Tensor:
+  def until(self) -> Tensor:
     """[T]: token k is seen by k, k + 1, ... until[k] - 1 and no other, since the sequences are sorted."""
     import torch
 

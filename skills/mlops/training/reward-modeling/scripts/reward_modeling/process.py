@@ -15,7 +15,6 @@ from .errors import DataError, ModelError, UsageError
 from .hf import Model
 from .kinds import PROCESS
 from .packing import TokenRow
-from .pairwise import PairwiseModel
 from .rendering import Conversation
 from .scoring import Asked, Completion, Progress, RewardModel, Scorer, Scores, Text, as_messages
 from .step_rendering import STEP_SEPARATOR, RenderedSolution, StepRenderer, Steps, split_steps
@@ -29,6 +28,8 @@ def from_settings(settings: ScoringSettings, path: str | None = None) -> RewardM
   path = path or settings.model_name_or_path
   kind = ProcessRewardModel if checkpoints.kind_of(path) is PROCESS else RewardModel
   if (family := readers.recognize_family(path)) and family.compares:
+    from .pairwise import PairwiseModel  # here, since some loaders leave it out: main_guard says so
+
     kind = PairwiseModel
   own = {name: value for name in ("aggregate", "step_separator") if (value := getattr(settings, name)) is not None}
   if own and kind is not ProcessRewardModel:

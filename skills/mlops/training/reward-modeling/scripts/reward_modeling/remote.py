@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from itertools import count, groupby
 from typing import TYPE_CHECKING
 
-from . import losses
 from .errors import DataError, RunError, UsageError, UserError
 from .rendering import Conversation, Rendered, Renderer
 from .score_settings import SERVE
@@ -147,7 +146,7 @@ class ServerRewards:
 
   def warn_of_losses(self) -> None:
     if self.renderer:
-      losses.warn_of(self.renderer)
+      self.renderer.warn_of_losses()
 
   def _texts(self, conversations: Sequence[Conversation]) -> Iterator[Request]:
     rendered = self.render(conversations)

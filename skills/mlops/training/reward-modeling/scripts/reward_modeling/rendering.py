@@ -70,7 +70,7 @@ class Renderer(BaseRenderer):
   """overlong: `drop`, `truncate_prompt` (nothing remains when the answer alone is too long), `truncate_left` or `error`."""
 
   takes = Conversation
-  policies = OVERLONG
+  policies, advised = OVERLONG, "truncate_left"
   places = ("last_token", "pooled")
   reads_written = True
   closing = ""

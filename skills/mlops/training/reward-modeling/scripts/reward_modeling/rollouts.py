@@ -72,7 +72,6 @@ class RolloutSettings(SamplingSettings, FormatSettings):
   dry_run: bool = flag(False, "check the solutions as they are, say what the rollouts would cost, and stop")
 
   def __post_init__(self) -> None:
-    super().__post_init__()
     check_required(self, ("model_name_or_path", "input", *["output"] * (not self.dry_run)), "label_steps.py")
     if self.search == "binary" and (self.labels == "soft" or self.label_after_error):
       flag_ = "--labels soft" if self.labels == "soft" else "--label_after_error"

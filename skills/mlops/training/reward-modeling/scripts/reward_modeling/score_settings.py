@@ -102,7 +102,6 @@ class ScoreSettings(ModelsSettings, SamplingSettings, FormatSettings, WinnerSett
   list_public_models: bool = flag(False, "show the known public reward models and how each is read, then stop")
 
   def __post_init__(self) -> None:
-    super().__post_init__()
     if self.list_public_models:
       return
     if self.server or self.check_server:

@@ -1,7 +1,5 @@
 """Reward models as a program uses them: conversations in, rewards out. Rendered by `rendering`, computed by `forward`."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -9,25 +7,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from operator import mul
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
-from . import checkpoints, losses, public_models
+from . import checkpoints, public_models
 from .attributes import Attributes, combined, of_card
+from .base_rendering import BaseRenderer
 from .data.records import Message, check_attributes
 from .errors import DataError, RunError, UsageError
 from .gpu_speed import SCORING, Gain, seconds_saved
-from .hf import Model
+from .hf import Model, Tensor
 from .kinds import KINDS, OUTCOME, Kind
 from .lengths import DEFAULT_MAX_LENGTH, longest_input, positions
 from .packing import WINDOW, TokenRow, unique_tokens
 from .processes import Team
 from .rendering import Conversation, Rendered
-
-if TYPE_CHECKING:
-  import torch
-
-  from .base_rendering import BaseRenderer
-  from .step_rendering import Steps
+from .step_rendering import Steps
 
 Scores = list[float | None]
 Text = str | Sequence[Message]
@@ -151,7 +145,7 @@ class Scorer:
     return self.renderer.counts["truncated"]
 
   def warn_of_losses(self, before: dict[str, int] | None = None) -> None:
-    losses.warn_of(self.renderer, before)
+    self.renderer.warn_of_losses(before)
 
   def _described(self) -> list[str]:
     return [f"scoring: {self.way()}"]
@@ -259,7 +253,7 @@ class Scorer:
         progress(numbers)
     return scores
 
-  def _values(self, logits: torch.Tensor, counts: list[int]) -> list[list[float]]:
+  def _values(self, logits: Tensor, counts: list[int]) -> list[list[float]]:
     from .forward import values_of
 
     return values_of(self.model, logits, counts)
@@ -295,7 +289,7 @@ class RewardModel(Scorer):
       return tuple(one.name for one in self.heads) if len(self.heads) > 1 else ()
     return getattr(getattr(self.model, "score", None), "attributes", ())
 
-  def _values(self, logits: torch.Tensor, counts: list[int]) -> list[list[float]]:
+  def _values(self, logits: Tensor, counts: list[int]) -> list[list[float]]:
     found = combined(logits, self.heads).tolist() if self.heads else super()._values(logits, counts)
     return found if self.weights is None else [[sum(map(mul, self.weights, rest)), *rest] for _, *rest in found]
 

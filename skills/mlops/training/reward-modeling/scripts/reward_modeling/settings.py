@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .aggregation import AGGREGATIONS, DEFAULT_AGGREGATE
-from .cli import column_map, escaped, flag, non_negative_number, winner_values
+from .cli import column_map, escaped, flag, non_negative_number, whole_number, winner_values
 from .ensemble import COMBINATIONS
-from .errors import UsageError
 from .rendering import OVERLONG
 from .results import Row
 from .step_rendering import STEPS_OVERLONG
@@ -169,11 +168,7 @@ class SamplingSettings:
     "longest completion (256, or half of what the policy reads; ppo.py trains with 53 unless told)",
     metavar="TOKENS",
   )
-  seed: int = flag(0, "of sampling", type=int)
-
-  def __post_init__(self) -> None:
-    if self.seed < 0:
-      raise UsageError(f"--seed is a whole number of at least 0, got {self.seed}")
+  seed: int = flag(0, "of sampling", type=whole_number)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,7 +42,7 @@ class StepRenderer(BaseRenderer):
   """overlong: `drop_steps` (the last ones), `truncate_prompt` (cut its start, then last steps), `drop` or `error`."""
 
   takes = Steps
-  policies = STEPS_OVERLONG
+  policies, advised = STEPS_OVERLONG, "truncate_prompt"
   places = ("last_token", "prefix")
   needs_separator = of_pieces = True
   from_start = False

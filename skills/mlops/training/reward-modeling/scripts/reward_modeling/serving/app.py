@@ -19,7 +19,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .. import losses
+from ..base_rendering import COUNTED
 from ..data.cells import RowError
 from ..data.records import Origin, Ranking
 from ..errors import RunError, UserError
@@ -34,7 +34,7 @@ from .shapes import ROUTES, Asked, Reads, Route
 
 WITHOUT_KEY = ("/health", "/ready")
 NO_KEY, TOO_LARGE, UNREAD, FULL, LEFT, FAILED, UNAVAILABLE = 401, 413, 422, 429, 499, 500, 503
-COUNTS = ("completions", "not_scored", "completed", *losses.COUNTED)
+COUNTS = ("completions", "not_scored", "completed", *COUNTED)
 
 
 def refused(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
   from ..rendering import Renderer
 
 SIZES = (
-  (1e8, "under 100M", 1e-4, 8, 2),  # measured: references/training.md
+  (1e8, "under 100M", 1e-4, 8, 2),  # measured: references/hyperparameters.md
   (1e9, "under 1B", 2e-5, 8, 2),
   (7e9, "1B to 7B", 1e-5, 4, 1),
   (math.inf, "7B and more", 5e-6, 2, 1),

@@ -1,22 +1,25 @@
-"""Data of a training run: records to train and to evaluate on, and the rows of token ids that they become."""
+"""What a model learns from: records to train and to evaluate on, the rows of token ids that they become, and what is made of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any, ClassVar
 
-from ..base_rendering import refused_together
+from .. import checkpoints
+from ..attributes import Attributes
+from ..base_rendering import BaseRenderer, refused_together
+from ..cli import flag
 from ..data.audit import Finding, unreadable, without_errors
 from ..data.reading import check_verbatim, load
 from ..data.records import Record, Records, split_by_prompt
 from ..errors import DataError, UsageError
+from ..hf import Dataset, Model
+from ..kinds import Kind
+from ..settings import SHARED_PREFIX_HELP
 from ..terminal import warn
-from .settings import DataSettings
-
-if TYPE_CHECKING:
-  from datasets import Dataset
-
+from .settings import DataSettings, Settings
 
 CHUNK = 1024
 
@@ -94,3 +97,37 @@ def settle_refused(refused: list[tuple[int, DataError]], total: int, lost: str, 
     hint = f"leave such rows out with --audit drop, or fix them: {error.hint}"
     raise DataError(error.message, where=error.where, hint=hint)
   warn(f"left out {lost}: {error.message}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learner:
+  """A kind of model and its loss. `runs.train` calls, in this order: config_class, own_fields (of the trainer's configuration), read,
+  prepared, load, renderer, audited (by what the renderer knows), render, found, fit, weighed, evaluate, save."""
+
+  group: ClassVar = "loss"
+  shared_prefix: bool | None = flag(None, SHARED_PREFIX_HELP, group="run")
+  heads: Attributes = ()
+  folds: ClassVar[int | None] = None
+  model: ClassVar[Kind]
+  task_type: ClassVar[str]
+
+  def own_fields(self) -> dict[str, Any]:
+    return {}
+
+  def prepared(self, data: Data, path: str) -> Learner:
+    """With the heads that the data asks for. path: of the model to start from."""
+    return self
+
+  def load(self, settings: Settings) -> checkpoints.Loaded:
+    how = {"chat_template_path": settings.chat_template_path, "seed": settings.seed, "in_4bit": settings.load_in_4bit}
+    return checkpoints.load_for_training(settings.model_name_or_path, **how, kind=self.model, attributes=self.heads)
+
+  def audited(self, data: Data, renderer: BaseRenderer, settings: DataSettings) -> Data:
+    return data
+
+  def weighed(self, model: Model, renderer: BaseRenderer) -> Attributes:
+    """The heads after training."""
+    return self.heads
+
+  def save(self, model: Model, renderer: BaseRenderer, output_dir: Path, **card: object) -> dict[str, Any]:
+    return checkpoints.save(model, renderer, output_dir, **card, attributes=self.heads)

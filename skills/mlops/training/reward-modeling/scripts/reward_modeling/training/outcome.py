@@ -1,7 +1,5 @@
 """The trainers of outcome reward models: their batches, and TRL's RewardTrainer on them."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 

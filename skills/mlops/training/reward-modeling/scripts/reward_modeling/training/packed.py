@@ -1,13 +1,11 @@
 """Packed batches in training: one flat row of unique tokens in place of a padded batch, with the same losses."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from transformers import Trainer
 
 from ..attention import packed_inputs, shared_prefix
 from ..gpu_speed import Gain, saved_in_training
@@ -16,9 +14,6 @@ from ..heads import head_name, scored_at, unwrapped
 from ..hf import Model
 from ..packing import pack_together
 from ..terminal import log
-
-if TYPE_CHECKING:
-  from transformers import Trainer
 
 TrainingRow = Mapping[str, list]
 Flat = Callable[[list[TrainingRow]], tuple[list[list[int]], Tensor, dict[str, Tensor]]]

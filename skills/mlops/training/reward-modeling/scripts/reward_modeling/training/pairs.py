@@ -9,22 +9,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..attributes import Attributes
 from ..cli import flag, fraction, non_negative_number
 from ..data.audit import audit
 from ..data.records import Comparison, Message, comparisons, ranked_by_ratings
 from ..errors import DataError, UsageError
+from ..hf import Model, Tokenizer
 from ..kinds import OUTCOME
 from ..rendering import OVERLONG, Conversation, Rendered, Renderer
-from ..settings import SHARED_PREFIX_HELP, WinnerSettings, rating_range_flag
+from ..settings import WinnerSettings, rating_range_flag
 from ..terminal import listed, log, warn
-from .data import CHUNK, Data, Rows, read_data, settle_refused
+from .data import CHUNK, Data, Learner, Rows, read_data, settle_refused
 from .objectives import OBJECTIVES
 from .settings import DataSettings
 
 if TYPE_CHECKING:
-  import torch
-  from transformers import PreTrainedTokenizerBase
   from trl import RewardConfig
 
   from ..evaluation.pairs import PairEvaluation
@@ -35,8 +33,8 @@ REFUSED = Rendered([])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pairs(WinnerSettings):
-  """An outcome reward model, by a loss of comparisons, for `runs.train`."""
+class Pairs(Learner, WinnerSettings):
+  """An outcome reward model, by a loss of comparisons."""
 
   group: ClassVar = "loss"
   objective: str = flag(
@@ -62,14 +60,12 @@ class Pairs(WinnerSettings):
     group="model",
     choices=OVERLONG,
   )
-  shared_prefix: bool | None = flag(None, SHARED_PREFIX_HELP, group="run")
   folds: int | None = flag(
     None,
     "for little data: cross-validate in K folds of the prompts, pool all held-out pairs or answers, then train on all",
     group="data",
     metavar="K",
   )
-  heads: Attributes = ()
   model: ClassVar = OUTCOME
   task_type: ClassVar = "SEQ_CLS"
   called: ClassVar = "pairs"
@@ -117,25 +113,13 @@ class Pairs(WinnerSettings):
       if getattr(self, name):
         raise UsageError(f"--{name} does nothing with {other}", hint="leave one of them out")
 
-  def prepared(self, data: Data, path: str) -> Pairs:
-    """With the heads that the data asks for. path: of the model to start from."""
-    return self
-
-  def weighed(self, model: torch.nn.Module, renderer: Renderer) -> Attributes:
-    """The heads after training."""
-    return self.heads
-
   def evaluated(self, scorer: RewardModel, rows: Sequence[Comparison]) -> PairEvaluation:
     from ..evaluation.pairs import evaluate_pairs
 
     return evaluate_pairs(scorer, rows)
 
-  def renderer(self, tokenizer: PreTrainedTokenizerBase, **common: object) -> Renderer:
+  def renderer(self, tokenizer: Tokenizer, **common: object) -> Renderer:
     return Renderer(tokenizer, overlong=self.overlong, **common)
-
-  @staticmethod
-  def audited(data: Data, renderer: Renderer, settings: DataSettings) -> Data:
-    return data
 
   @staticmethod
   def render(records: Sequence[Comparison], renderer: Renderer, drop: bool, *, held_out: bool = False) -> Rows:
@@ -153,8 +137,8 @@ class Pairs(WinnerSettings):
     return {}
 
   def fit(
-    self, model: torch.nn.Module, renderer: Renderer, rows: Rows, config: RewardConfig, **run: object
-  ) -> tuple[torch.nn.Module, dict[str, Any]]:
+    self, model: Model, renderer: Renderer, rows: Rows, config: RewardConfig, **run: object
+  ) -> tuple[Model, dict[str, Any]]:
     from . import loop, outcome
 
     if config.disable_dropout:  # TRL leaves that of attention on
@@ -174,6 +158,16 @@ class Pairs(WinnerSettings):
       shared_prefix=self.shared_prefix,
       **run,
     )
+
+  def evaluate(
+    self, model: Model, renderer: Renderer, held_out: Sequence[Comparison], trained_on: Sequence[Comparison]
+  ) -> tuple[PairEvaluation | None, list[float], str]:
+    """(of held-out records, the rewards of these or of those trained on, what they are rewards of)."""
+    from ..scoring import RewardModel
+
+    scorer = RewardModel(model, renderer, attributes=self.heads)
+    evaluation = self.evaluated(scorer, held_out) if held_out else None
+    return evaluation, (evaluation or self.evaluated(scorer, trained_on)).rewards, self.called
 
   def _trainer(self) -> tuple[type, dict[str, Any]]:
     """Its class, and arguments that are its own."""

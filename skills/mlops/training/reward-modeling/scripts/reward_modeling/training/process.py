@@ -1,7 +1,5 @@
 """The trainer of process reward models: the loss of labeled steps, its batches, and transformers' Trainer on them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The picture and the page of a run of PPO, GRPO or RLOO, for people: curves, answers early and late, warnings."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 

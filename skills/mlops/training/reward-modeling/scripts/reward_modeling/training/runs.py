@@ -1,51 +1,35 @@
-"""Train a reward model of any kind: read, audit, render, fit, evaluate, save.
-
-What a kind adds are the methods of `pairs.Pairs` and `steps.StepLabels`, called here in this order: config_class, own_fields (of
-the trainer's configuration), read, renderer, audited (by what the renderer knows), render, found, fit.
-"""
-
-from __future__ import annotations
+"""Train a reward model of any kind: read, audit, render, fit, evaluate, save. What a kind adds are the methods of a `data.Learner`."""
 
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
-from .. import checkpoints, losses
-from ..attributes import Attributes
+from .. import checkpoints
+from ..base_rendering import OF_TEXTS, BaseRenderer
 from ..data.records import Record
 from ..errors import UsageError
 from ..evaluation.pairs import PairEvaluation
 from ..evaluation.ratings import RatingEvaluation
-from ..evaluation.steps import StepEvaluation, evaluate_steps, score_steps
+from ..evaluation.steps import StepEvaluation
 from ..heads import head_name
-from ..hf import Model
-from ..kinds import OUTCOME, PROCESS
+from ..hf import Arguments, Model
 from ..lengths import longest_input, positions
 from ..output_folder import checkpoints as checkpoints_in
-from ..process import ProcessRewardModel
-from ..scoring import RewardModel
 from ..terminal import listed, log
 from . import configuration
+from .data import Learner
 from .results import Fold, ModelOutput, PlannedModel, RewardStatistics, TrainedModel
 from .settings import EVALUATE_ON, Settings
-
-if TYPE_CHECKING:
-  from transformers import TrainingArguments
-
-  from ..base_rendering import BaseRenderer
-  from ..evaluation.report import Folder
-  from .pairs import Pairs
-  from .steps import StepLabels
 
 AnyEvaluation = PairEvaluation | RatingEvaluation | StepEvaluation
 STATISTICS_SAMPLE = 256
 """Records whose rewards stand for all, where none are held out."""
 
 
-def train(kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, object]) -> ModelOutput | None:
+def train(kind: Learner, settings: Settings, fields: Mapping[str, object]) -> ModelOutput | None:
   """The result that its script prints, or None in all processes but the first. fields: of the trainer's configuration."""
   if settings.estimate_memory:
     from .memory import estimate
@@ -55,14 +39,13 @@ def train(kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, obj
   if fields:  # what the trainer refuses is refused before data is read
     _config(kind, settings, fields, 0, settings.has_evaluation)
   data = kind.read(settings)
-  if kind.model is OUTCOME:
-    kind = kind.prepared(data, settings.model_name_or_path)
+  kind = kind.prepared(data, settings.model_name_or_path)
   loaded, renderer = _model(kind, settings)
   data = kind.audited(data, renderer, settings)
   drop = settings.drop_refused
   rows = kind.render(data.train, renderer, drop)
   found = kind.found(rows, renderer)
-  losses.warn_of(renderer, only=(*losses.OF_TEXTS, "steps_dropped"))
+  renderer.warn_of_losses(only=(*OF_TEXTS, "steps_dropped"))
   eval_rows = kind.render(data.held_out, renderer, drop, held_out=True) if data.held_out else None
   held_out = eval_rows.records if eval_rows and drop else data.held_out
   config, reason = _config(kind, settings, fields, loaded.model.num_parameters(), bool(eval_rows))
@@ -103,7 +86,7 @@ def train(kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, obj
 
 
 def _saved(
-  kind: Pairs | StepLabels,
+  kind: Learner,
   model: Model,
   renderer: BaseRenderer,
   held_out: list[Record],
@@ -113,11 +96,10 @@ def _saved(
   validation: tuple[PairEvaluation, list[Fold]] | None,
 ) -> tuple[AnyEvaluation | None, dict[str, object]]:
   """(the evaluation of a model that is saved here, what the result says of both)."""
-  heads, made = kind.weighed(model, renderer) if kind.model is OUTCOME else (), {}
-  if heads:
-    made["attribute_weights"] = {one.name: one.weight for one in heads}
-  evaluate = getattr(kind, "evaluate", partial(_evaluate, kind, heads))
-  evaluation, rewards, called = evaluate(model, renderer, held_out, trained_on[:STATISTICS_SAMPLE])
+  kind, made = replace(kind, heads=kind.weighed(model, renderer)), {}
+  if kind.heads:
+    made["attribute_weights"] = {one.name: one.weight for one in kind.heads}
+  evaluation, rewards, called = kind.evaluate(model, renderer, held_out, trained_on[:STATISTICS_SAMPLE])
   source = f"{'held-out' if held_out else 'training'} {called}"
   reward = RewardStatistics(float(np.mean(rewards)), float(np.std(rewards)), len(rewards), source)
   if validation:
@@ -125,8 +107,7 @@ def _saved(
     from .folds import headline
 
     training["cross_validation"] = {"folds": kind.folds, **headline(evaluation.summary)}
-  save = getattr(kind, "save", partial(checkpoints.save, attributes=heads))
-  card = save(model, renderer, str(output_dir), training=training, reward=reward)
+  card = kind.save(model, renderer, output_dir, training=training, reward=reward)
   _say_what_is_saved(output_dir, card["reload_difference"])
   training.pop("log")
   kept = {name: card[name] for name in ("fingerprint", "reload_difference")}
@@ -139,7 +120,7 @@ def _saved(
   }
 
 
-def _report(kind: Pairs | StepLabels, settings: Settings) -> Folder | None:
+def _report(kind: Learner, settings: Settings) -> Any:
   if not settings.report:
     return None
   if not (settings.has_evaluation or kind.folds):
@@ -148,25 +129,6 @@ def _report(kind: Pairs | StepLabels, settings: Settings) -> Folder | None:
   from ..evaluation.report import Folder
 
   return Folder(settings.report, str(Path(settings.output_dir)), settings.overwrite_output_dir)
-
-
-def _evaluate(
-  kind: Pairs | StepLabels,
-  heads: Attributes,
-  model: Model,
-  renderer: BaseRenderer,
-  held_out: list[Record],
-  trained_on: list[Record],
-) -> tuple[AnyEvaluation | None, list[float], str]:
-  """(of held-out records, the rewards of these or of those trained on, what they are rewards of)."""
-  if kind.model is PROCESS:
-    steps = ProcessRewardModel(model, renderer)
-    evaluation = evaluate_steps(steps, held_out, fallback=True) if held_out else None
-    rows = [row["step_rewards"] for row in evaluation.rows] if evaluation else score_steps(steps, trained_on)
-    return evaluation, [value for row in rows for value in row if value is not None], "steps"
-  scorer = RewardModel(model, renderer, attributes=heads)
-  evaluation = kind.evaluated(scorer, held_out) if held_out else None
-  return evaluation, (evaluation or kind.evaluated(scorer, trained_on)).rewards, kind.called
 
 
 def _say_what_is_saved(output_dir: Path, difference: float) -> None:
@@ -181,20 +143,14 @@ def _say_what_is_saved(output_dir: Path, difference: float) -> None:
 
 
 def _config(
-  kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, object], parameters: int, has_eval: bool
-) -> tuple[TrainingArguments, str]:
+  kind: Learner, settings: Settings, fields: Mapping[str, object], parameters: int, has_eval: bool
+) -> tuple[Arguments, str]:
   own = kind.own_fields()
   return configuration.trainer_config(kind.config_class(), settings, fields, parameters, has_eval=has_eval, **own)
 
 
-def _model(kind: Pairs | StepLabels, settings: Settings) -> tuple[checkpoints.Loaded, BaseRenderer]:
-  path, template = settings.model_name_or_path, settings.chat_template_path
-  if hasattr(kind, "load"):
-    loaded = kind.load(settings)
-  else:
-    how = {"chat_template_path": template, "seed": settings.seed, "in_4bit": settings.load_in_4bit}
-    heads = kind.heads if kind.model is OUTCOME else ()
-    loaded = checkpoints.load_for_training(path, **how, kind=kind.model, attributes=heads)
+def _model(kind: Learner, settings: Settings) -> tuple[checkpoints.Loaded, BaseRenderer]:
+  loaded = kind.load(settings)
   for note in [f"head: {loaded.head}", *loaded.notes]:
     log(note)
   renderer = kind.renderer(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..aggregation import STEP_FORMS
-from ..cli import flag, fraction, non_negative_number
+from ..cli import flag, fraction, non_negative_number, whole_number
 from ..errors import UsageError
 from ..output_folder import claim
 from ..packages import is_installed, not_installed
@@ -92,7 +92,9 @@ class DataSettings(ReadingSettings, TextSettings):
     "for rows in which check_data.py finds errors, or which the chat template refuses",
     choices=("stop", "drop", "warn"),
   )
-  seed: int = flag(42, "of the head, the order and the split", type=int, group="chosen by model size unless given")
+  seed: int = flag(
+    42, "of the head, the order and the split", type=whole_number, group="chosen by model size unless given"
+  )
 
   @property
   def has_evaluation(self) -> bool:
@@ -206,7 +208,7 @@ class PolicySettings(ReadingSettings, RewardSettings, OutputSettings, LoraSettin
     None, "longest rendered prompt (what the context leaves beside the answer)", group="data", metavar="TOKENS"
   )
   overlong: str = flag("error", "what to do with longer prompts", group="data", choices=("error", "drop"))
-  seed: int = flag(42, "of prompts, answers and adapters", group="run", type=int)
+  seed: int = flag(42, "of prompts, answers and adapters", group="run", type=whole_number)
 
   @property
   def inputs(self) -> Iterable[str]:
@@ -253,7 +255,7 @@ class PPOSettings(BatchSettings):
   learning_rate: float = flag(3e-6, "of the policy; LoRA wants about ten times that")
   value_learning_rate: float | None = flag(None, "of the value model (that of the policy)")
   lr_scheduler_type: str = flag("linear", "", choices=("linear", "cosine", "constant", "constant_with_warmup"))
-  warmup_steps: int = flag(0, "updates", type=int)
+  warmup_steps: int = flag(0, "updates", type=whole_number)
   weight_decay: float = flag(0.0, "", type=non_negative_number)
   max_grad_norm: float = flag(1.0, "of policy and value model each")
   response_length: int | None = flag(
@@ -284,8 +286,6 @@ class PPOSettings(BatchSettings):
         f"{self.num_mini_batches} mini-batches",
         hint="make the product a multiple of --num_mini_batches",
       )
-    if self.seed < 0:
-      raise UsageError(f"--seed is a whole number of at least 0, got {self.seed}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,23 +11,22 @@ from ..cli import escaped, flag
 from ..data.audit import audit
 from ..data.records import Solution, solutions
 from ..errors import DataError
+from ..hf import Arguments, Model, Tokenizer
 from ..kinds import PROCESS
-from ..settings import SHARED_PREFIX_HELP, neutral_flag
+from ..settings import neutral_flag
 from ..step_rendering import STEPS_OVERLONG, StepRenderer, default_separator, supervised_text
 from ..terminal import listed, log
-from .data import CHUNK, Data, Rows, read_data, settle_refused
+from .data import CHUNK, Data, Learner, Rows, read_data, settle_refused
 from .settings import DataSettings
 
 if TYPE_CHECKING:
-  import torch
-  from transformers import PreTrainedTokenizerBase, TrainingArguments
-
+  from ..evaluation.steps import StepEvaluation
   from .results import ShownLabel
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepLabels:
-  """A process reward model, by the cross-entropy of labeled steps, for `runs.train`."""
+class StepLabels(Learner):
+  """A process reward model, by the cross-entropy of labeled steps."""
 
   group: ClassVar = "loss"
   objective: str = flag(
@@ -55,25 +54,20 @@ class StepLabels:
     type=escaped,
   )
   neutral: str | None = neutral_flag()
-  shared_prefix: bool | None = flag(None, SHARED_PREFIX_HELP, group="run")
   show_labels: int | None = flag(None, "decode the first N rows at every labeled token, before training", group="run")
   seed: int = 42
   model: ClassVar = PROCESS
   task_type: ClassVar = "TOKEN_CLS"
-  folds: ClassVar = None
 
   @property
   def loss(self) -> dict[str, Any]:
     return {name: getattr(self, name) for name in ("class_weighting", "train_on_last_step_only", "steps_per_solution")}
 
   @staticmethod
-  def config_class() -> type[TrainingArguments]:
+  def config_class() -> type[Arguments]:
     from transformers import TrainingArguments
 
     return TrainingArguments
-
-  def own_fields(self) -> dict[str, Any]:
-    return {}
 
   def read(self, settings: DataSettings) -> Data:
     data, records = read_data(settings, "solutions", solutions, neutral=self.neutral)
@@ -81,7 +75,7 @@ class StepLabels:
       data = replace(data, set_aside=data.set_aside | {"without labels": unlabeled})
     return data.split(settings)
 
-  def renderer(self, tokenizer: PreTrainedTokenizerBase, **common: object) -> StepRenderer:
+  def renderer(self, tokenizer: Tokenizer, **common: object) -> StepRenderer:
     separator = self.step_separator or default_separator(tokenizer)
     return StepRenderer(tokenizer, step_separator=separator, overlong=self.overlong, **common)
 
@@ -110,8 +104,8 @@ class StepLabels:
     return found
 
   def fit(
-    self, model: torch.nn.Module, renderer: StepRenderer, rows: Rows, config: TrainingArguments, **run: object
-  ) -> tuple[torch.nn.Module, dict[str, Any]]:
+    self, model: Model, renderer: StepRenderer, rows: Rows, config: Arguments, **run: object
+  ) -> tuple[Model, dict[str, Any]]:
     from . import loop, process
 
     weights = process.class_weights(rows.dataset["labels"], self.class_weighting)
@@ -130,6 +124,18 @@ class StepLabels:
       **run,
     )
     return model, summary | {"class_weights": list(weights)}
+
+  def evaluate(
+    self, model: Model, renderer: StepRenderer, held_out: Sequence[Solution], trained_on: Sequence[Solution]
+  ) -> tuple[StepEvaluation | None, list[float], str]:
+    """As `Pairs.evaluate`."""
+    from ..evaluation.steps import evaluate_steps, score_steps
+    from ..process import ProcessRewardModel
+
+    scorer = ProcessRewardModel(model, renderer)
+    evaluation = evaluate_steps(scorer, held_out, fallback=True) if held_out else None
+    rows = [row["step_rewards"] for row in evaluation.rows] if evaluation else score_steps(scorer, trained_on)
+    return evaluation, [value for row in rows for value in row if value is not None], "steps"
 
 
 def render_solutions(
@@ -197,7 +203,7 @@ def _rows_of(rows: Iterable[tuple[list[int], list[int]]], labels: dict[int, floa
   ]
 
 
-def show_labels(rows: Rows, tokenizer: PreTrainedTokenizerBase, n: int) -> list[list[ShownLabel]]:
+def show_labels(rows: Rows, tokenizer: Tokenizer, n: int) -> list[list[ShownLabel]]:
   from .results import ShownLabel
 
   shown = []
