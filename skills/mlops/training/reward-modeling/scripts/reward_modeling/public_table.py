@@ -260,8 +260,8 @@ PUBLIC: dict[str, Family] = {
         REASON_EVAL, called="GAIR/ReasonEval-34B", how=VALID + "at its last token", config={"score_dim": 3}, early=0,
     ),
     "pure": step_layers(
-        "jinachris/PURE-PRM-7B", "its card; CJReinforce/PURE trains with TRL", "p(correct) - p(incorrect) at the empty line after each step",
-        classes="Qwen2ForTokenClassification", tag="\n\n", opening="{}\n\n", pieces=True, value=signed,
+        "jinachris/PURE-PRM-7B", "its card, CJReinforce/PURE", "p(correct) - p(incorrect) at the line break after each step",
+        classes="Qwen2ForTokenClassification", tag="\n", opening="{bos}{}", pieces=True, value=signed,
     ),
     "trl-blank-line": classified_steps(
         "HuggingFaceH4/Qwen2.5-Math-*-Instruct-PRM-0.2", "search-and-learn recipes/training", AT_TAG,
@@ -391,14 +391,12 @@ PUBLIC: dict[str, Family] = {
         "ShikaiChen/LDL-Reward-Gemma-2-27B-v0.1", "reward-bench",
         "the means of the distributions of 22 objectives, weighted by a network on the same state",
         classes=r"Gemma2\w*|LDL\w*", named=r"ldl-reward", head="Distributions",
-        # between its gate's layers stands dropout, which has a number too
-        weights={rf"^gating_layer\.network\.{3 * i}\.": f"score.gate.{2 * i}." for i in range(3)}
-        | {r"^regression_layer\.network\.": "score.objectives."}, bos="tokenizer",
+        weights={r"^gating_layer\.network\.": "score.gate.", r"^regression_layer\.network\.": "score.objectives."}, bos="tokenizer",
     ),
     "qrm": QRM,
     "qrm-gemma": replace(
-        QRM, called="nicolinho/QRM-Gemma-2-27B", source="reward-bench; its gate's place is inferred",
-        classes=r"Gemma2\w+WithGating\w*", gate=2,
+        QRM, called="nicolinho/QRM-Gemma-2-27B", source="a peer's copy of its class", classes=r"Gemma2ForQuantile\w+|Gemma2\w+WithGating\w*",
+        options={"plain": True}, gate=2,
     ),
     "armorm": replace(
         QRM, called="RLHFlow/ArmoRM-Llama3-8B-v0.1", source="RLHFlow armo-rm",
