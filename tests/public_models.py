@@ -67,6 +67,20 @@ def save(folder: Path, config, tensors, made, **fields) -> Path:
   return folder
 
 
+def deberta_pair(folder: Path) -> Path:
+  """A tiny encoder with one label that read question and answer as two texts, named as OpenAssistant's."""
+  from transformers import AutoConfig, AutoModelForSequenceClassification
+
+  made = tiny_tokenizer("bert")
+  sizes = {"vocab_size": len(made), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "pooler_hidden_size": 16}
+  more = {"num_attention_heads": 4, "initializer_range": 0.3, "num_labels": 1, "type_vocab_size": 0, "pooler_dropout": 0.0}
+  torch.manual_seed(0)
+  model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model("deberta-v2", **sizes, **more))
+  model.save_pretrained(folder)
+  made.save_pretrained(folder)
+  return folder
+
+
 def numbers(*shape, seed=1):
   return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * 0.5
 

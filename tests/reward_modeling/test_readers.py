@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from public_models import ANSWER, EXAMPLES, LLAMA, LLAMA3_TOKENS, QUESTION, REFERENCE
+from public_models import ANSWER, EXAMPLES, LLAMA, LLAMA3_TOKENS, QUESTION, REFERENCE, deberta_pair
 from safetensors.torch import load_file, save_file
 
 from conftest import run_main, write_jsonl
@@ -89,32 +89,11 @@ def test_a_card_shows_whether_another_run_scores_alike(tmp_path):
 
 @pytest.fixture(scope="module")
 def pair_encoder(tmp_path_factory):
-  """A tiny encoder with one label that read question and answer as two texts, under a name of OpenAssistant's."""
-  from transformers import AutoConfig, AutoModelForSequenceClassification
+  from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-  from conftest import tiny_tokenizer
-
-  folder = tmp_path_factory.mktemp("pair") / "reward-model-deberta-v3-large-v2"
-  made = tiny_tokenizer("bert")
-  sizes = {
-    "vocab_size": len(made),
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "pooler_hidden_size": 16,
-  }
-  fields = {
-    "num_attention_heads": 4,
-    "initializer_range": 0.3,
-    "num_labels": 1,
-    "type_vocab_size": 0,
-    "pooler_dropout": 0.0,
-  }
-  torch.manual_seed(0)
-  model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model("deberta-v2", **sizes, **fields)).eval()
-  model.save_pretrained(folder)
-  made.save_pretrained(folder)
-  return folder, model, made
+  folder = deberta_pair(tmp_path_factory.mktemp("pair") / "reward-model-deberta-v3-large-v2")
+  model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+  return folder, model, AutoTokenizer.from_pretrained(folder)
 
 
 def test_a_pair_encoder_reads_two_texts(pair_encoder):
