@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import importlib.machinery
 import inspect
 import io
 import json
@@ -337,7 +338,7 @@ def starling(path: Path, sources: Path) -> list[float]:
 def openrlhf(path: Path, sources: Path) -> list[float]:
   """OpenRLHF's `RewardDataset` and `get_llm_for_sequence_regression`, saved as its trainer does."""
   for name in ("deepspeed", "flash_attn", "flash_attn.bert_padding", "flash_attn.utils", "flash_attn.utils.distributed"):
-    sys.modules[name] = MagicMock()
+    sys.modules[name] = MagicMock(__spec__=importlib.machinery.ModuleSpec(name, None))
   for name in ("openrlhf", "openrlhf.models", "openrlhf.utils", "openrlhf.datasets"):  # whose own files import ray
     stand_in = types.ModuleType(name)
     stand_in.__path__ = [str(sources / "openrlhf" / name.replace(".", "/"))]
@@ -407,6 +408,7 @@ def skywork_vl(path: Path, sources: Path) -> list[float]:
   torch.manual_seed(0)
   rope = {"type": "mrope", "mrope_section": [1, 1, 0]}
   config = Qwen2_5_VLConfig(**sizes, rope_scaling=rope, vision_config=vision, rope_theta=1e4, rms_norm_eps=1e-6)
+  config.image_token_id, config.video_token_id, config.vision_start_token_id = -1, -2, -3
   base = Qwen2_5_VLForConditionalGeneration._from_config(config, attn_implementation="eager").float()
   base.load_state_dict({name: tensor for name, tensor in tensors.items() if name.startswith("model.")}, strict=False)
   head = {name: tensor for name, tensor in tensors.items() if name.startswith("v_head.")}
