@@ -337,7 +337,13 @@ def starling(path: Path, sources: Path) -> list[float]:
 
 def openrlhf(path: Path, sources: Path) -> list[float]:
   """OpenRLHF's `RewardDataset` and `get_llm_for_sequence_regression`, saved as its trainer does."""
-  for name in ("deepspeed", "flash_attn", "flash_attn.bert_padding", "flash_attn.utils", "flash_attn.utils.distributed"):
+  for name in (
+    "deepspeed",
+    "flash_attn",
+    "flash_attn.bert_padding",
+    "flash_attn.utils",
+    "flash_attn.utils.distributed",
+  ):
     sys.modules[name] = MagicMock(__spec__=importlib.machinery.ModuleSpec(name, None))
   for name in ("openrlhf", "openrlhf.models", "openrlhf.utils", "openrlhf.datasets"):  # whose own files import ray
     stand_in = types.ModuleType(name)
@@ -402,9 +408,23 @@ def skywork_vl(path: Path, sources: Path) -> list[float]:
   sys.path.insert(0, str(sources / RB))
   own, tokenizer = importlib.import_module("skyvl"), AutoTokenizer.from_pretrained(path)
   fields, tensors = json.loads((path / "config.json").read_text()), load_file(path / "model.safetensors")
-  kept = {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"}
+  kept = {
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+  }
   sizes = {name: fields[name] for name in kept} | {"max_position_embeddings": 512, "tie_word_embeddings": False}
-  vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16, "fullatt_block_indexes": [0]}
+  vision = {
+    "depth": 1,
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_heads": 2,
+    "out_hidden_size": 16,
+    "fullatt_block_indexes": [0],
+  }
   torch.manual_seed(0)
   rope = {"type": "mrope", "mrope_section": [1, 1, 0]}
   config = Qwen2_5_VLConfig(**sizes, rope_scaling=rope, vision_config=vision, rope_theta=1e4, rms_norm_eps=1e-6)

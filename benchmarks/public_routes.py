@@ -179,7 +179,12 @@ def reason_flux(path: Path, sources: Path) -> list:
   code = code[code.index("messages = [") :].replace("print(step_reward[0])", "")
   model = source(sources / "authors", "qwen_prm").Qwen2ForProcessRewardModel.from_pretrained(path).eval()
   rewards = source(folder, "utils.rm_utils").make_step_rewards
-  there = {"model": model, "tokenizer": AutoTokenizer.from_pretrained(path), "make_step_rewards": rewards, "torch": torch}
+  there = {
+    "model": model,
+    "tokenizer": AutoTokenizer.from_pretrained(path),
+    "make_step_rewards": rewards,
+    "torch": torch,
+  }
   found = []
   for question, steps in SOLUTIONS:
     names = there | {"problem": question, "completion": steps}

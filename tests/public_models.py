@@ -72,8 +72,20 @@ def deberta_pair(folder: Path) -> Path:
   from transformers import AutoConfig, AutoModelForSequenceClassification
 
   made = tiny_tokenizer("bert")
-  sizes = {"vocab_size": len(made), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "pooler_hidden_size": 16}
-  more = {"num_attention_heads": 4, "initializer_range": 0.3, "num_labels": 1, "type_vocab_size": 0, "pooler_dropout": 0.0}
+  sizes = {
+    "vocab_size": len(made),
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "pooler_hidden_size": 16,
+  }
+  more = {
+    "num_attention_heads": 4,
+    "initializer_range": 0.3,
+    "num_labels": 1,
+    "type_vocab_size": 0,
+    "pooler_dropout": 0.0,
+  }
   torch.manual_seed(0)
   model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model("deberta-v2", **sizes, **more))
   model.save_pretrained(folder)

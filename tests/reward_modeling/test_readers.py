@@ -124,6 +124,8 @@ def test_an_encoder_that_nobody_knows_can_be_told_that_it_reads_pairs(tmp_path):
   with torch.no_grad():
     expected = model(**made(QUESTION, ANSWER, return_tensors="pt")).logits[0, 0].item()  # with its token types
   assert run_script(folder, tmp_path, "--text_format", "pair")["reward"] == pytest.approx(expected, abs=1e-5)
+  (folder / "chat_template.jinja").write_text("{% for message in messages %}{{ message['content'] + '|' }}{% endfor %}")
+  assert run_script(folder, tmp_path, "--text_format", "pair")["reward"] == pytest.approx(expected, abs=1e-5)
   notes = RewardModel.from_pretrained(str(folder), device="cpu").notes
   assert any(
     "assumed are its own chat template and its classifier head, read at the first token" in note for note in notes
