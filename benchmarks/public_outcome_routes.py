@@ -448,6 +448,20 @@ def skywork_vl(path: Path, sources: Path) -> list[float]:
   return found
 
 
+def reason_flux(path: Path, sources: Path) -> list[float]:
+  """ReasonFlux's `RewardModel`, which reads prompt and answer as one text."""
+  sys.path.insert(0, str(sources / "reasonflux/ReasonFlux_PRM"))
+  own, tokenizer = importlib.import_module("utils.rm_utils"), AutoTokenizer.from_pretrained(path)
+  own.hf_hub_download = lambda repo_id, filename, **_: str(Path(repo_id) / filename)
+  model, found = own.RewardModel.from_pretrained(str(path), auth_token=None).eval(), []
+  for question, *answers in ANSWERS:
+    for answer in answers:
+      row = tokenizer(question + answer, return_tensors="pt", truncation=True, max_length=2048)
+      with torch.no_grad():
+        found.append(model(row["input_ids"], row["attention_mask"]).item())
+  return found
+
+
 def principle(path: Path, sources: Path) -> list[float]:
   """A peer's `PrincipleJudge`, whose probability of "Yes" against "No" ours must be the log-odds of."""
   sys.path.insert(0, str(sources / "authors"))
@@ -487,5 +501,6 @@ OWN = {
   "linear head": llama_factory,
   "skywork-vl": skywork_vl,
   "nemotron-principle": principle,
+  "reasonflux-orm": reason_flux,
 }
 NAMES = (*ROUTES, *OWN)

@@ -362,6 +362,11 @@ EXAMPLES = {
         "mine", {"v_head.summary.weight": ONE, "v_head.summary.bias": numbers(1)}, lambda q, a: chatml(("user", q), ("assistant", a)),
         lambda h, t, ids: h[-1] @ t["v_head.summary.weight"][0] + t["v_head.summary.bias"][0], "Qwen2ForCausalLM", "qwen2", causal=True,
     ),
+    "reasonflux-orm": Example(
+        "ReasonFlux-PRM-1.5B", {"reward_head.weight": ONE, "reward_head.bias": numbers(1)}, lambda q, a: BOS + q + a,
+        lambda h, t, ids: torch.sigmoid(h[-1] @ t["reward_head.weight"][0] + t["reward_head.bias"][0]), "Qwen2ForCausalLM", "qwen2",
+        tokenizer={"add_bos": True}, causal=True, beside=("reward_head",),
+    ),
     "openrlhf": Example(
         "rm", {"score.weight": ONE}, lambda q, a: chatml(("user", q), ("assistant", a)),  # which ends with EOS but for a newline
         lambda h, t, ids: (h[-2] @ t["score.weight"][0] - 1.5) / 2, "RewardModel", "qwen2",

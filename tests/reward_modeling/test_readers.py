@@ -200,6 +200,17 @@ def test_of_a_pickle_only_tensors_are_read(tmp_path):
     RewardModel.from_pretrained(str(folder), device="cpu")
 
 
+def test_a_value_head_of_older_versions_lies_in_a_pickle(tmp_path):
+  folder, *_ = EXAMPLES["linear head"].write(tmp_path)
+  expected = RewardModel.from_pretrained(str(folder), device="cpu").score([QUESTION], [ANSWER])
+  weights = load_file(folder / "model.safetensors")
+  head = {name: weights.pop(name) for name in list(weights) if name.startswith("v_head.")}
+  (folder / "model.safetensors").unlink()
+  torch.save(weights, folder / "pytorch_model.bin")
+  torch.save(head, folder / "value_head.bin")
+  assert RewardModel.from_pretrained(str(folder), device="cpu").score([QUESTION], [ANSWER]) == pytest.approx(expected)
+
+
 def test_a_reference_stands_in_the_row_or_the_message(tmp_path):
   folder, *_ = EXAMPLES["polar"].write(tmp_path)
   model = RewardModel.from_pretrained(str(folder), device="cpu")

@@ -100,6 +100,11 @@ class Validity(StepLogits):
     return (torch.logaddexp(*right) - wrong)[..., None]
 
 
+class Sigmoid(Stack):
+  def combine(self, numbers: Tensor) -> Tensor:
+    return super().combine(numbers).sigmoid()
+
+
 class Difference(Stack):
   outputs = (2,)
 

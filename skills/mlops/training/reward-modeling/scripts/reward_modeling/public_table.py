@@ -354,6 +354,10 @@ PUBLIC: dict[str, Family] = {
         "openbmb/UltraRM-13b", "its card, whose examples have one newline between the turns",
         classes="LlamaRewardModel", template=frame("Human: {}\n\n", "Assistant: {}", "\n\n"), bos="tokenizer",
     ),
+    "reasonflux-orm": linear(
+        "Gen-Verse/ReasonFlux-PRM-1.5B", "Gen-Verse/ReasonFlux README", "the sigmoid of " + LAST, classes=CAUSAL, named=r"reasonflux-prm-1\.5b",
+        head="Sigmoid", template=frame("{}", "{}"), bos="tokenizer", max_length=2048,
+    ),
     "eurus-rm": regression(
         "openbmb/Eurus-RM-7b", "OpenBMB/Eurus, reward-bench",
         config={"model_type": "mistral"}, template=frame("[INST] {} [/INST] ", "{}", " "), bos="tokenizer",
@@ -442,8 +446,5 @@ PUBLIC: dict[str, Family] = {
     ),
 }  # fmt: skip
 """Name -> family, the most particular first."""
-BY_FORMULA = (
-    "reasonflux-prm", "pure", "trl", "deberta-pair", "eurus-rm", "starling", "starling-34b", "athene", "oasst-mean", "openrlhf",
-    "qrm-gemma", "urm-fixed", "nemotron-principle", "nemotron-qwen3", "linear head",
-)  # fmt: skip
+BY_FORMULA = ("urm-fixed",)
 """The tiny checkpoints of all others get the numbers of their authors' or a peer's code (benchmarks/public_models.md)."""

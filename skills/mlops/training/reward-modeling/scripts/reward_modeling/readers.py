@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ModelError
-from .model_folder import ADAPTER_CONFIG, CONFIG, check_config, check_folder, hub_file, read_json, tensors
+from .model_folder import ADAPTER_CONFIG, CONFIG, VALUE_HEAD, check_config, check_folder, hub_file, read_json, tensors
 from .output_folder import CARD
 from .public_table import BY_FORMULA, PUBLIC, Family, implicit_family
 
@@ -42,6 +42,8 @@ class Checkpoint:
     elif not (file := self._file("model.safetensors")) and (file := self._file(PICKLED)):
       listed = list(pickled(file))  # one file, which is needed anyway
     self._file("value_head.safetensors")  # LLaMA-Factory's head lies beside the weights
+    if head := self._file(VALUE_HEAD):
+      listed += pickled(head)
     folder = Path(self.path) if self.is_folder else file and file.parent
     return [*listed, *(tensors(folder) if folder else ())]
 
