@@ -236,7 +236,7 @@ def make_checkpoints(folder: Path) -> None:
 
 
 def compare(routes: Path, checkpoints: Path) -> bool:
-  """Whether tiny checkpoints get here what their authors' code gave them (`public_routes.py`), within 1e-5."""
+  """Whether tiny checkpoints get here what their authors' code gave them (`public_routes.py`), within 1e-5 (of what is larger than 1, its 1e-5th)."""
   import shutil
 
   import public_outcome_routes
@@ -272,7 +272,7 @@ def compare(routes: Path, checkpoints: Path) -> bool:
       model = ProcessRewardModel.from_pretrained(str(folder), device="cpu", **needs)
       steps = model.score_steps([question for question, _ in SOLUTIONS], [own for _, own in SOLUTIONS])
       found, wanted = [*chain(*steps)], [*chain(*wanted)]
-    worst = max(abs(a - b) for a, b in zip(found, wanted, strict=True))
+    worst = max(abs(a - b) / max(1, abs(b)) for a, b in zip(found, wanted, strict=True))
     met &= worst <= 1e-5
     print(f"{name}: {len(found)} scores, differ by {worst:.1e}")
   return met

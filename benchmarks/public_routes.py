@@ -2,7 +2,7 @@
 
 Run in a throwaway environment with the transformers of that code's time, never in that of this project:
 
-    uv venv /tmp/ref && uv pip install --python /tmp/ref/bin/python rewardbench==0.1.4     # brings transformers 4.51.0
+    uv venv /tmp/ref && uv pip install --python /tmp/ref/bin/python rewardbench==0.1.4 trl==0.19.1 peft==0.15.2 # transformers 4.51.0
     uv run benchmarks/public_models.py --make_checkpoints /tmp/tiny                        # with this project
     /tmp/ref/bin/python benchmarks/public_routes.py --sources /tmp/sources --checkpoints /tmp/tiny --output routes.json
     uv run benchmarks/public_models.py --compare routes.json --checkpoints /tmp/tiny       # with this project
