@@ -227,6 +227,8 @@ def _adopt_foreign_tokenizer(
     f"and its {head_name(model)} head, read at the {'first' if pooled else 'last'} token"
   )
   notes = [family.read_by(path) if family else unknown]
+  if family and not family.pair and "has no" in text:
+    notes.append(f"assumed are {text}")
   if writes_the_date(tokenizer):
     notes.append(DATE_NOTE)
   rows = model.get_input_embeddings().num_embeddings

@@ -9,7 +9,7 @@ from typing import Any
 from .errors import ModelError
 from .model_folder import ADAPTER_CONFIG, CONFIG, VALUE_HEAD, check_config, check_folder, hub_file, read_json, tensors
 from .output_folder import CARD
-from .public_table import BY_FORMULA, PUBLIC, Family, implicit_family
+from .public_table import PUBLIC, Family, implicit_family
 
 INDEX, PICKLED = "model.safetensors.index.json", "pytorch_model.bin"
 
@@ -105,7 +105,7 @@ def families() -> list[dict[str, str]]:
       "max_length": str(one.max_length or "its config's"),
       "checked": "not scored"
       if one.refused
-      else f"{'code of its authors or a peer, and ' * (name not in BY_FORMULA)}formula, on tiny weights",
+      else f"{'code of its authors or a peer, and ' * (name != 'urm-fixed')}formula, on tiny weights",
       "source": one.source,
     }
     for name, one in PUBLIC.items()
