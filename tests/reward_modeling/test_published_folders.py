@@ -191,7 +191,7 @@ def test_pair_rm_reads_to_the_lengths_of_its_authors(tmp_path):
   with pytest.raises(DataError, match="a text is longer than its authors read: 1224 tokens"):
     PairwiseModel.from_pretrained(folder, device="cpu", overlong="error").score(["?"], [long])
   for how in ({"overlong": "truncate_left"}, {"max_length": 100}):
-    with pytest.raises(UsageError, match="at the length of its authors"):
+    with pytest.raises(UsageError, match="up to its authors' lengths"):
       PairwiseModel.from_pretrained(folder, device="cpu", **how)
   data = write_jsonl(tmp_path / "a.jsonl", [{"prompt": "What?", "completions": ["two", "three"]}])
   done = run_main("score.py", "--model_name_or_path", folder, "--input", data, "--overlong", "truncate_prompt")

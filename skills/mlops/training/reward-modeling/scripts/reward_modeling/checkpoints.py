@@ -222,12 +222,10 @@ def _adopt_foreign_tokenizer(
     prepare_tokenizer(tokenizer)
     text = "prompt and answer as a text pair" if pooled else "'User: ' and 'Assistant: ' before the turns"
     text += " (it has no chat template; --chat_template_path gives another)"
-  unknown = (
-    f"{path} has no {CARD} and is not a known public model (score.py --list_public_models): assumed are {text} "
-    f"and its {head_name(model)} head, read at the {'first' if pooled else 'last'} token"
-  )
-  notes = [family.read_by(path) if family else unknown]
-  if family and not family.pair and "has no" in text:
+  head = f"its {head_name(model)} head, read at the {'first' if pooled else 'last'} token"
+  unknown = f"{path} has no {CARD} and is not a known public model (score.py --list_public_models)"
+  notes = [family.read_by(path) if family else f"{unknown}: assumed are {text} and {head}"]
+  if family and "has no" in text and not family.pair:
     notes.append(f"assumed are {text}")
   if writes_the_date(tokenizer):
     notes.append(DATE_NOTE)

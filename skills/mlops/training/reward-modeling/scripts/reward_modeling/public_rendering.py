@@ -236,13 +236,13 @@ class MarkedRenderer(PublicRenderer):
     self.counts["rendered"] += 1
     cut = sum(map(len, parts)) - sum(map(len, kept))
     if cut and self.overlong == "error":
-      what = f"a text is longer than its authors read: {source} tokens of a prompt, {answer} or more of an answer"
-      raise DataError(what, where=origin, hint="shorten it, or leave out --overlong, which cuts it at its end")
+      raise DataError(
+        f"a text is longer than its authors read: {source} tokens of a prompt, {answer} of an answer", where=origin
+      )
+    dropped = cut and self.overlong == "drop"
     if cut:
-      self._count("dropped" if self.overlong == "drop" else "truncated", origin)
-    if cut and self.overlong == "drop":
-      return None
-    return Rendered([*chain(*kept)], cut)
+      self._count("dropped" if dropped else "truncated", origin)
+    return None if dropped else Rendered([*chain(*kept)], cut)
 
   def places_of(self, ids: list[int]) -> list[int]:
     return [ids.index(mark) for mark in self.marks]

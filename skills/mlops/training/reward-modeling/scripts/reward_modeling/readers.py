@@ -48,10 +48,7 @@ class Checkpoint:
     return [*listed, *(tensors(folder) if folder else ())]
 
   def _file(self, name: str) -> Path | None:
-    if not self.is_folder:
-      return hub_file(self.path, name, ask=True)
-    file = Path(self.path) / name
-    return file if file.is_file() else None
+    return hub_file(self.path, name, ask=not self.is_folder)
 
 
 def pickled(file: Path) -> dict[str, Any]:

@@ -110,8 +110,9 @@ class Scorer:
     assumed = None if loaded.card or chat_template_path else loaded.rendering.get("text_format")
     family = public_models.overridden(path, loaded, family, text_format or assumed, chat_template_path)
     if family and family.head == "Marked" and (max_length or str(overlong).startswith("truncate")):
-      what = f"{path} reads each text up to its end at the length of its authors"
-      raise UsageError(what, hint="leave out --max_length; --overlong may be drop or error")
+      raise UsageError(
+        f"{path} reads texts up to its authors' lengths", hint="give no --max_length; --overlong drop or error"
+      )
     if family or reference_model_name_or_path:
       renderer = public_models.renderer_of(loaded, family, path, text_format, own.get("step_separator"))
     else:
