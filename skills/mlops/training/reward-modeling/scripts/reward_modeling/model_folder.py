@@ -24,8 +24,7 @@ SIZE_FIELDS["num_hidden_layers"] = MOST = 10_000
 """Counts in a config -> the largest that is read."""
 MADE = re.compile(r"num_(\w+_)?(layers|experts)|(n|encoder|decoder)_layers?")
 """Numbers of which libraries make so many layers, or lists so long."""
-HEAD_FILES = "*_[lh]*[ae][dr].pt"
-"""Of a head alone: *_layer, *_head."""
+HEAD_FILES = "*_[lh]*[ae][dr].pt"  # *_layer, *_head
 VALUE_HEAD = "value_head.bin"
 FLOATS = ("F64", "F32", "F16", "BF16")
 

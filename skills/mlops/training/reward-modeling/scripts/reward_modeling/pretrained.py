@@ -27,8 +27,7 @@ HUB_HINTS = {
   "problem_type=": 'set "problem_type": "regression" in its config.json: one label is a reward, not a class',
   "couldn't connect": "there is no folder of that name here, and no network; only what is in the cache loads without it. "
   "Where there is one: `hf download ID --local-dir DIR`, then give DIR here",
-  "Unrecognized configuration class": "transformers has no class of this architecture that gives scores; it has one of "
-  "Llama, Mistral, Qwen 2 to 3.5, Gemma 1 to 3, OLMo, Phi 3, SmolLM 3, BERT and others",
+  "Unrecognized configuration class": "transformers has no class of this architecture that gives scores",
 }
 
 

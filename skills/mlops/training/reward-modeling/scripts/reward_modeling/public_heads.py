@@ -41,8 +41,7 @@ class Head(nn.Module):
       raise ModelError(what, hint="fetch all files of the model") from error
 
   def layers(self, name: str = "", width: int | None = None) -> nn.Sequential:
-    """Of NAME0.weight, NAME0.bias, NAME2.weight, ...; a number without is the activation after such a layer, else dropout. width: of
-    the input."""
+    """Of NAME0.weight, NAME0.bias, NAME2.weight, ...; between them an activation, then dropout. width: of the input."""
     found, width, own = nn.Sequential(), width or self.width, self.shapes
     numbers = [int(key.removeprefix(name).split(".")[0]) for key in own if re.match(rf"{name}\d+\.", key)]
     for number in range(1 + max(numbers)):
@@ -112,9 +111,8 @@ class Difference(Stack):
     return numbers[:, -1, :1] - numbers[:, -1, 1:]
 
 
-class Probability(Difference):
-  def combine(self, numbers: Tensor) -> Tensor:
-    return super().combine(numbers).sigmoid()
+class Probability(Sigmoid, Difference):
+  pass
 
 
 class Normalized(Stack):

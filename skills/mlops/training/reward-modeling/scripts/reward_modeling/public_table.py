@@ -207,7 +207,7 @@ REASON_EVAL = prm(
   opening="Question:\n{}\nAnswer:\nLet's think step by step.\n", tag="", early=1, pieces=True, split="\n",
 )  # fmt: skip
 INTERNLM2 = Family(
-  "internlm/internlm2-1_8b-reward, -7b-reward, -20b-reward", "xtuner modeling_internlm2_reward",
+  "internlm/internlm2-1_8b-reward, -7b-reward, -20b-reward", "xtuner",
   "a linear head at an appended reward token", classes="InternLM2ForRewardModel", tensors=r"^v_head\.weight", head="Stack",
   weights={
     **LINEAR,
@@ -246,7 +246,7 @@ PUBLIC: dict[str, Family] = {
     classes="Qwen2ForProcessRewardModel", named="reasonflux", tag="<extra_0>",
   ),
   "qwen-prm": step_layers(
-    "Qwen/Qwen2.5-Math-PRM-7B, -72B, Qwen/Qwen2.5-Math-7B-PRM800K", "its card, search-and-learn reward_models.py, ms-swift", AT_TAG,
+    "Qwen/Qwen2.5-Math-PRM-7B, -72B, Qwen/Qwen2.5-Math-7B-PRM800K", "its card, search-and-learn, ms-swift", AT_TAG,
     classes="Qwen2ForProcessRewardModel", tag="<extra_0>", system=BOXED,
   ),
   "skywork-o1-prm": prm(
@@ -264,7 +264,7 @@ PUBLIC: dict[str, Family] = {
     classes="Qwen2ForTokenClassification", tag="\n", opening="{bos}{}", pieces=True, value=signed,
   ),
   "trl-blank-line": classified_steps(
-    "HuggingFaceH4/Qwen2.5-Math-*-Instruct-PRM-0.2", "search-and-learn recipes/training", AT_TAG,
+    "HuggingFaceH4/Qwen2.5-Math-*-Instruct-PRM-0.2", "search-and-learn", AT_TAG,
     classes=r"\w+ForTokenClassification", named=r"prm-0\.2", tag="\n\n", opening="{bos}{}", pieces=True, aggregate="last",
   ),
   "trl": classified_steps(
@@ -273,28 +273,28 @@ PUBLIC: dict[str, Family] = {
     classes=r"(Qwen|Llama|Mistral|Gemma|Phi)\w*ForTokenClassification", tag="\n", opening="{bos}{}", pieces=True, split="\n",
   ),
   "math-shepherd": step_tokens(
-    "peiyi9979/math-shepherd-mistral-7b-prm", 'its card, OpenR prm/infer_fns.py; steps begin with "Step 1: " there',
+    "peiyi9979/math-shepherd-mistral-7b-prm", 'its card, OpenR; steps begin with "Step 1: " there',
     PLUS + 'at " ки" after each step', classes="MistralForCausalLM", named="math-shepherd.*prm",
     tag="ки", opening="{} ", step="{} ки\n", split="\n", bos="tokenizer",
   ),
   "rlhflow-prm": step_tokens(
-    "RLHFlow/Llama3.1-8B-PRM-Mistral-Data, -Deepseek-Data", "RLHFlow math-rm/prm_evaluate.py",
+    "RLHFlow/Llama3.1-8B-PRM-Mistral-Data, -Deepseek-Data", "RLHFlow math-rm",
     PLUS + "as the reply to each step", classes="LlamaForCausalLM", named="8b-prm-",
     tag="<|start_header_id|>assistant<|end_header_id|>\n\n", replies=True, aggregate="mean", max_length=8192,
   ),
   "versa-prm": step_tokens(
-    "UW-Madison-Lee-Lab/VersaPRM*, Llama-PRM800K, Qwen-PRM800K", "UW-Madison-Lee-Lab/VersaPRM evaluation",
+    "UW-Madison-Lee-Lab/VersaPRM*, Llama-PRM800K, Qwen-PRM800K", "UW-Madison-Lee-Lab/VersaPRM",
     PLUS + "at four line breaks after each step", classes=CAUSAL, named=r"versaprm|(llama|qwen)-prm800k",
     tag=" \n\n\n\n", opening="{} \n\n", step="{} \n\n\n\n", bos="tokenizer",
   ),
   "math-psa": prm(
-    "openreasoner/Math-psa, merged into its base", "OpenR prm/infer_fns.py",
+    "openreasoner/Math-psa, merged into its base", "OpenR",
     'the probability of " +" against " -" at five line breaks after each step',
     classes="Qwen2ForCausalLM", named="math-psa", tokens=(" -", " +"),
     tag=" \n\n\n\n\n", opening="{} \n\n", step="{} \n\n\n\n\n ", bos="tokenizer",
   ),
   "implicit-prm": Family(
-    "PRIME-RL/EurusPRM-Stage1, -Stage2, Windy0822/ImplicitPRM_DPO, _CE", "their cards, PRIME-RL/ImplicitPRM eval/processbench.py",
+    "PRIME-RL/EurusPRM-Stage1, -Stage2, Windy0822/ImplicitPRM_DPO, _CE", "their cards, PRIME-RL/ImplicitPRM",
     "0.001 times the log-ratio with a reference model, summed from the start of the answer to each step's end",
     classes=CAUSAL, named=r"eurusprm|implicitprm",
     tag="\n\n", value=float, reference="Qwen/Qwen2.5-Math-7B-Instruct, or Llama-3.1-8B-Instruct", scale=0.001,
@@ -326,7 +326,7 @@ PUBLIC: dict[str, Family] = {
   "skywork-v2": classifier(
     "Skywork/Skywork-Reward-V2-*", "SkyworkAI/Skywork-Reward-V2 README", named=r"skywork-reward-v2", bos="tokenizer", max_length=16_384,
   ),
-  "grm": classifier("Ray2333/GRM-*-rewardmodel-ft", "JudgeBench judges.py (double BOS)", named=r"grm-.*rewardmodel", bos="both"),
+  "grm": classifier("Ray2333/GRM-*-rewardmodel-ft", "JudgeBench (double BOS)", named=r"grm-.*rewardmodel", bos="both"),
   "plain": classifier(
     "Skywork/Skywork-Reward-*, sfairXC/FsfairX-LLaMA3-RM-v0.1, weqweasdas/RM-*, NCSOFT/Llama-3-OffsetBias-RM-8B, "
     "allenai/*-RM and *-RM-RB2, HFXM/RAMO-*, SultanR/SmolTulu-*-RM", "Skywork-Reward README, reward-bench", bos="tokenizer",
@@ -337,7 +337,7 @@ PUBLIC: dict[str, Family] = {
     classes=r"DebertaV2ForSequenceClassification", named=r"reward-model-deberta", pair=True,
   ),
   # ---- two layers
-  "qwen-math-rm": mlp("Qwen/Qwen2.5-Math-RM-72B", "its card, vLLM qwen2_rm.py", classes="Qwen2ForRewardModel", named=r"2\.5-math", system=BOXED),
+  "qwen-math-rm": mlp("Qwen/Qwen2.5-Math-RM-72B", "its card, vLLM", classes="Qwen2ForRewardModel", named=r"2\.5-math", system=BOXED),
   "qwen-rm": mlp(
     "Qwen/Qwen2-Math-RM-72B, Qwen/WorldPM-72B*", "its card, QwenLM/WorldPM README", classes=r"Qwen2ForRewardModel|WorldPM\w*", system="",
   ),
@@ -410,13 +410,13 @@ PUBLIC: dict[str, Family] = {
     weights={rf"^gating\.layers\.{i}\.": f"score.gate.{2 * i}." for i in (1, 2, 3)} | QRM.weights, options={},
   ),
   "urm": Family(
-    "LxzGordon/URM-LLaMa-3.1-8B", "its card, SGLang llama_reward.py",
+    "LxzGordon/URM-LLaMa-3.1-8B", "its card, SGLang",
     "the means of five attributes at the last token, weighted by a network on the same state",
     classes=r"\w+WithNormal_Weights", tensors=r"^weights\.fc\.4\.weight", head="Weighted",
     weights={r"^score\.": "score.objectives.0.", r"^weights\.fc\.": "score.gate."}, bos="both",
   ),
   "urm-fixed": Family(
-    "LxzGordon/URM-LLaMa-3-8B", "SGLang llama_reward.py, Nemotron-4's weights",
+    "LxzGordon/URM-LLaMa-3-8B", "SGLang, Nemotron-4's weights",
     "the means of five attributes at the last token, with fixed weights", classes=r"\w+WithNormal", tensors=r"^score\.weight", head="Weighted",
     weights={r"^score\.": "score.objectives.0."}, options={"weights": (0.3, 0.74, 0.46, 0.47, -0.33)}, bos="both",
   ),
@@ -429,7 +429,7 @@ PUBLIC: dict[str, Family] = {
   "nemotron-qwen3": replace(NEMOTRON, called="nvidia/Qwen-3-Nemotron-32B-Reward", classes="Qwen3ForCausalLM", turns=_without_thinking),
   "nemotron": NEMOTRON,
   "rlhflow-orm": Family(
-    "RLHFlow/Llama3.1-8B-ORM-Mistral-Data, -Deepseek-Data", "RLHFlow orm_evaluate.py",
+    "RLHFlow/Llama3.1-8B-ORM-Mistral-Data, -Deepseek-Data", "RLHFlow math-rm",
     PLUS + "as the reply to question and answer in one turn",
     classes=CAUSAL, named=r"8b-orm-", head="Probability", tokens=("+", "-"), turns=_merged, prompt_only=True,
   ),
