@@ -1,5 +1,6 @@
 """Reward models as people publish them: how they lie in a folder must not change a score, and what cannot be read says so."""
 
+import importlib.util
 import json
 
 import pytest
@@ -8,8 +9,8 @@ from public_models import ANSWER, QUESTION
 from public_process_models import pair_rm
 from safetensors.torch import load_file
 
-from conftest import CHATML, run_main, save_tiny, write_jsonl
-from reward_modeling import RewardModel
+from conftest import CHATML, run_main, save_tiny, tiny_tokenizer, write_jsonl
+from reward_modeling import ProcessRewardModel, RewardModel
 from reward_modeling.errors import DataError, ModelError, UsageError
 from reward_modeling.pairwise import PairwiseModel
 
@@ -152,6 +153,59 @@ def test_two_texts_need_a_token_between_them(tmp_path):
 def only_gguf(folder):
   (folder / "model.safetensors").unlink()
   (folder / "model-Q4_K_M.gguf").write_bytes(b"GGUF")
+
+
+def slow_tokenizer(folder):
+  (folder / "tokenizer.json").unlink()
+  edit(folder / "tokenizer_config.json", tokenizer_class="LlamaTokenizer")
+  (folder / "tokenizer.model").write_bytes(b"no model")
+
+
+def test_a_tokenizer_of_sentencepiece_says_what_to_install(tmp_path):
+  if importlib.util.find_spec("sentencepiece"):
+    pytest.skip("sentencepiece is installed")
+  folder = save_tiny("llama", tmp_path / "model", head=1)
+  slow_tokenizer(folder)
+  with pytest.raises(ModelError) as caught:
+    by_ours(folder)
+  assert "--with sentencepiece" in caught.value.hint
+
+
+@pytest.mark.parametrize("family", ["qwen3", "llama", "smollm3"])
+def test_a_token_classifier_of_any_decoder_is_read_as_trl_trains_it(family, tmp_path):
+  """One step at a time: the tokens of prompt, step and line break, softmax at the last."""
+  from transformers import AutoConfig, AutoModelForTokenClassification
+
+  tokenizer = tiny_tokenizer("qwen2")
+  sizes = {
+    "vocab_size": len(tokenizer),
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "head_dim": 8,
+  }
+  more = {
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.3,
+    "pad_token_id": 3,
+    "num_labels": 2,
+  }
+  torch.manual_seed(0)
+  ends = {"bos_token_id": None, "eos_token_id": 2}
+  model = AutoModelForTokenClassification.from_config(AutoConfig.for_model(family, **sizes, **more, **ends)).eval()
+  model.save_pretrained(tmp_path)
+  tokenizer.save_pretrained(tmp_path)
+  steps = ["It is Paris.", "two three"]
+  ids, wanted = tokenizer(QUESTION, add_special_tokens=False)["input_ids"], []
+  for step in steps:
+    ids += (
+      tokenizer(step, add_special_tokens=False)["input_ids"] + tokenizer("\n", add_special_tokens=False)["input_ids"]
+    )
+    with torch.no_grad():
+      wanted.append(model(torch.tensor([ids])).logits[0, -1].softmax(-1)[1].item())
+  (found,) = ProcessRewardModel.from_pretrained(str(tmp_path), device="cpu").score_steps([QUESTION], [steps])
+  assert found == pytest.approx(wanted, abs=1e-5)
 
 
 REFUSED = {

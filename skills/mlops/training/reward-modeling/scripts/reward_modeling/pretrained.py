@@ -23,6 +23,7 @@ from .tokenizer_setup import check_tells_apart
 # Words in what the hub's client says -> the next thing to try.
 HUB_HINTS = {
   "uantiz": weights.PLAIN,
+  "`tiktoken` is": "its tokenizer.model is of SentencePiece: add `--with sentencepiece` to `uv run`",
   "gated repo": "accept the terms on the model's page, then log in with `hf auth login`",
   "problem_type=": 'set "problem_type": "regression" in its config.json: one label is a reward, not a class',
   "couldn't connect": "there is no folder of that name here, and no network; only what is in the cache loads without it. "

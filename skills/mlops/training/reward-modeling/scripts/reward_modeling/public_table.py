@@ -270,7 +270,7 @@ PUBLIC: dict[str, Family] = {
   "trl": classified_steps(
     "token classifiers with two labels of TRL's PRMTrainer and of axolotl", "trl/experimental/prm",
     AT_TAG + ", a line break unless --step_separator says otherwise",
-    classes=r"(Qwen|Llama|Mistral|Gemma|Phi)\w*ForTokenClassification", tag="\n", opening="{bos}{}", pieces=True, split="\n",
+    classes=r"\w+ForTokenClassification", tag="\n", opening="{bos}{}", pieces=True, split="\n",
   ),
   "math-shepherd": step_tokens(
     "peiyi9979/math-shepherd-mistral-7b-prm", 'its card, OpenR; steps begin with "Step 1: " there',
