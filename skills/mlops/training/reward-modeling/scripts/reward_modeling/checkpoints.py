@@ -137,7 +137,7 @@ def load(
   if card is None:
     check_embedded(path, tokenizer, rows)
     if not (tokenizer.chat_template or family) and scored_at(model) == "pooled":
-      guess = {"text_format": "pair"}  # as encoders are published
+      guess = {"text_format": "pair"}  # as published
     notes += _adopt_foreign_tokenizer(path, tokenizer, model, kind, family)
   tokenizer.padding_side = "right"
   model.eval().to(device)
