@@ -214,13 +214,14 @@ def check(models: list[str], folders: Path | None, dtype: str) -> bool:
 
 def make_checkpoints(folder: Path) -> None:
   import public_outcome_routes
-  from public_models import EXAMPLES
+  from public_models import EXAMPLES, deberta_pair
   from public_process_models import MODELS
 
   for seed, (name, make) in enumerate(MODELS.items()):
     make(folder / name.replace("/", "--"), seed)
   for name in public_outcome_routes.NAMES:
-    path = EXAMPLES[name].write(folder / name)[0]
+    pair = name == "deberta-pair" and deberta_pair(folder / name / "reward-model-deberta-v3-large-v2")
+    path = pair or EXAMPLES[name].write(folder / name)[0]
     for file, own in (
       ("config.json", public_outcome_routes.FIELDS.get(name, {})),
       (
@@ -235,7 +236,7 @@ def make_checkpoints(folder: Path) -> None:
 
 
 def compare(routes: Path, checkpoints: Path) -> bool:
-  """Whether tiny checkpoints get here what their authors' code gave them (`public_routes.py`), within 1e-5."""
+  """Whether tiny checkpoints get here what their authors' code gave them (`public_routes.py`), within 1e-5 (of what is larger than 1, its 1e-5th)."""
   import shutil
 
   import public_outcome_routes
@@ -247,12 +248,14 @@ def compare(routes: Path, checkpoints: Path) -> bool:
   reference, met = str(checkpoints / "Qwen--Qwen2.5-Math-7B-Instruct"), True
   for name, wanted in json.loads(routes.read_text()).items():
     folder = checkpoints / name.replace("/", "--")
+    if same := {"DPO": "PRIME-RL/EurusPRM-Stage2", "TRL": "HuggingFaceH4/Qwen2.5-Math-1.5B-Instruct-PRM-0.2"}.get(name):
+      # the same weights, under a name that says nothing
+      shutil.copytree(checkpoints / same.replace("/", "--"), folder, dirs_exist_ok=True)
     if name in public_outcome_routes.NAMES:
       model = RewardModel.from_pretrained(str(next(folder.iterdir())), device="cpu")
       said = {"role": "assistant", "reference": REFERENCE}
       found = [model.score([question], [[said | {"content": one}]])[0] for question, *both in ANSWERS for one in both]
-    elif name == "DPO":  # the same weights, under a name that says nothing
-      shutil.copytree(checkpoints / "PRIME-RL--EurusPRM-Stage2", folder, dirs_exist_ok=True)
+    elif name == "DPO":
       model = RewardModel.from_pretrained(str(folder), device="cpu", reference_model_name_or_path=reference)
       found = [reward for question, *answers in ANSWERS for reward in model.score([question], [answers])[0]]
     elif (family := readers.recognize_family(str(folder))) and family.compares:
@@ -269,7 +272,7 @@ def compare(routes: Path, checkpoints: Path) -> bool:
       model = ProcessRewardModel.from_pretrained(str(folder), device="cpu", **needs)
       steps = model.score_steps([question for question, _ in SOLUTIONS], [own for _, own in SOLUTIONS])
       found, wanted = [*chain(*steps)], [*chain(*wanted)]
-    worst = max(abs(a - b) for a, b in zip(found, wanted, strict=True))
+    worst = max(abs(a - b) / max(1, abs(b)) for a, b in zip(found, wanted, strict=True))
     met &= worst <= 1e-5
     print(f"{name}: {len(found)} scores, differ by {worst:.1e}")
   return met

@@ -1,4 +1,4 @@
-"""As `public_routes.py`, for outcome reward models: classes of reward-bench, xtuner, RLHFlow, read as their cards say."""
+"""As `public_routes.py`, for outcome reward models: classes of reward-bench, xtuner and RLHFlow, read as their cards say."""
 
 from __future__ import annotations
 
@@ -13,23 +13,14 @@ from typing import Any
 
 import torch
 from public_routes_inputs import ANSWERS, REFERENCE
+from public_saved_routes import RB, SAVED, Ids, causal, chat, literal, scores_of
 from safetensors.torch import load_file
 from transformers import (
   AutoConfig,
-  AutoModelForCausalLM,
   AutoModelForSequenceClassification,
   AutoTokenizer,
   PreTrainedModel,
 )
-
-Ids = list[int]
-
-
-def chat(tokenizer: Any, question: str, answer: str, system: str | None = None, **how: Any) -> str:
-  turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-  return tokenizer.apply_chat_template(
-    [{"role": "system", "content": system}] * (system is not None) + turns, tokenize=False, **how
-  )
 
 
 def cut_bos(tokenizer: Any, question: str, answer: str) -> Ids:
@@ -54,8 +45,18 @@ def without_system(tokenizer: Any, question: str, answer: str) -> Ids:
   return tokenizer(chat(tokenizer, question, answer, ""), add_special_tokens=False)["input_ids"]
 
 
-def literal(text: str) -> Callable[[Any, str, str], Ids]:
-  return lambda tokenizer, question, answer: tokenizer(text.format(question, answer))["input_ids"]
+def without_thinking(tokenizer: Any, question: str, answer: str) -> Ids:
+  """Qwen-3-Nemotron: the turns as a peer writes them for it."""
+  return as_written(tokenizer, f"{question} /nothink", f"<think>\n\n</think>\n\n{answer}")
+
+
+def as_pair(tokenizer: Any, question: str, answer: str) -> Ids:
+  return tokenizer(question, answer)["input_ids"]
+
+
+def with_cls(tokenizer: Any, question: str, answer: str) -> Ids:
+  """Athene: the CLS token after what the template writes."""
+  return tokenizer(chat(tokenizer, question, answer) + "<|reserved_special_token_1|>")["input_ids"]
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,6 @@ def classifier(module: Any, path: Path) -> Any:
   return AutoModelForSequenceClassification.from_pretrained(path, torch_dtype=torch.float32, num_labels=1)
 
 
-def causal(module: Any, path: Path) -> Any:
-  return AutoModelForCausalLM.from_pretrained(path, torch_dtype=torch.float32)
-
-
 def of_pattern(name: str) -> Callable[[Any, Path], Any]:
   """A class that finds where its gate reads by ids, which are those of the tiny tokenizer here."""
 
@@ -86,11 +83,19 @@ def of_pattern(name: str) -> Callable[[Any, Path], Any]:
     module.token_pattern = AutoTokenizer.from_pretrained(path)(opening, add_special_tokens=False)["input_ids"]
     kind = getattr(module, name)
     model = PreTrainedModel.from_pretrained.__func__(kind, path, torch_dtype=torch.float32).float()
-    if hasattr(model, "num_quantiles"):  # it multiplies, for a result that nobody reads, as if both were equal
+    if hasattr(model, "quantiles"):  # it multiplies, for a result that nobody reads, as if both were equal
       model.num_objectives = model.num_quantiles
     return model
 
   return make
+
+
+def of_gemma(module: Any, path: Path) -> Any:
+  opening, kind = "<end_of_turn>\n<start_of_turn>model\n", module.Gemma2ForQuantileSequenceClassification
+  ids = AutoTokenizer.from_pretrained(path)(opening, add_special_tokens=False)["input_ids"]
+  config = AutoConfig.from_pretrained(path)
+  config.gating_token_pattern = ids
+  return kind.from_pretrained(path, config=config, attn_implementation="eager")
 
 
 def urm(module: Any, path: Path) -> Any:
@@ -124,7 +129,27 @@ def first_generated(model: Any, row: torch.Tensor) -> torch.Tensor:
   return made.scores[0][0][0]
 
 
-RB = "rb/rewardbench/models"
+def masked(model: Any, row: torch.Tensor) -> torch.Tensor:
+  return model(input_ids=row, attention_mask=torch.ones_like(row))[0, 0]
+
+
+def athene(module: Any, path: Path) -> Any:
+  model = module.AtheneForSequenceClassification.from_pretrained(path)
+  model.CLS_ID = AutoTokenizer.from_pretrained(path).convert_tokens_to_ids("<|reserved_special_token_1|>")
+  return model
+
+
+def padded_at(name: str, pad: int) -> Callable[[Any, Path], Any]:
+  """Starling reads before the first pad token, which is that of the tiny tokenizer here."""
+
+  def make(module: Any, path: Path) -> Any:
+    model = getattr(module, name).from_pretrained(path)
+    model.PAD_ID = pad
+    return model
+
+  return make
+
+
 ROUTES: dict[str, Route] = {
   "skywork-v2": Route(None, classifier, cut_bos),
   "plain": Route(None, classifier, cut_bos),
@@ -144,6 +169,18 @@ ROUTES: dict[str, Route] = {
     "LlamaRewardModel",
     literal("Human: {}\n\nAssistant: {}"),
     lambda m, row: m(input_ids=row, attention_mask=torch.ones_like(row))[0, 0],
+  ),
+  "eurus-rm": Route(("authors", "eurus"), "EurusRewardModel", literal("[INST] {} [/INST] {}"), masked),
+  "starling-34b": Route((RB, "starling"), padded_at("LlamaForSequenceClassification", -1), cut_bos, scores_of),
+  "athene": Route(("authors", "athene"), athene, with_cls, scores_of),
+  "qrm-gemma": Route(("authors", "qrm_gemma"), of_gemma, as_written),
+  "nemotron-qwen3": Route(None, causal, without_thinking, first_generated),
+  "deberta-pair": Route(None, classifier, as_pair),
+  "oasst-mean": Route(
+    (RB, "openassistant"),
+    "GPTNeoXRewardModel",
+    literal("<|prompter|>{}<|endoftext|><|assistant|>{}<|endoftext|>"),
+    lambda m, row: m(input_ids=row).logits[0, 0],  # with a mask it cannot: it lacks a dimension
   ),
   "oasst": Route(
     (RB, "openassistant"), "GPTNeoXRewardModel", literal("<|prompter|>{}<|endoftext|><|assistant|>{}<|endoftext|>")
@@ -174,6 +211,7 @@ ROUTES: dict[str, Route] = {
 FIELDS = {
   "armorm": {"num_objectives": 19, "gating_hidden_dim": 12},
   "qrm": {"num_objectives": 5, "gating_hidden_dim": 12},
+  "qrm-gemma": {"gating_hidden_dim": 12},
   "grm-sftreg": {"vhead_num_neurons": 24},
   "qwen-math-rm": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}},
   "qwen-rm": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}},
@@ -253,5 +291,11 @@ def run(name: str, path: Path, sources: Path) -> list[float]:
     return [route.read(model, torch.tensor([row])).item() for row in rows]
 
 
-OWN = {"internlm2": internlm2, "polar": polar, "ldl": ldl, "rlhflow-orm": rlhflow_orm}
+OWN = {
+  "internlm2": internlm2,
+  "polar": polar,
+  "ldl": ldl,
+  "rlhflow-orm": rlhflow_orm,
+  **SAVED,
+}
 NAMES = (*ROUTES, *OWN)

@@ -2,7 +2,7 @@
 
 Run in a throwaway environment with the transformers of that code's time, never in that of this project:
 
-    uv venv /tmp/ref && uv pip install --python /tmp/ref/bin/python rewardbench==0.1.4     # brings transformers 4.51.0
+    uv venv /tmp/ref && uv pip install --python /tmp/ref/bin/python rewardbench==0.1.4 trl==0.19.1 peft==0.15.2 # transformers 4.51.0
     uv run benchmarks/public_models.py --make_checkpoints /tmp/tiny                        # with this project
     /tmp/ref/bin/python benchmarks/public_routes.py --sources /tmp/sources --checkpoints /tmp/tiny --output routes.json
     uv run benchmarks/public_models.py --compare routes.json --checkpoints /tmp/tiny       # with this project
@@ -26,6 +26,7 @@ import public_outcome_routes
 import torch
 from public_routes_inputs import ANSWERS, SOLUTIONS
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForTokenClassification, AutoTokenizer
+from trl import PRMConfig, PRMTrainer
 
 TAKEN = ["input_ids", "attention_mask"]
 """By these models: the tiny tokenizers' class gives `token_type_ids` too."""
@@ -124,18 +125,40 @@ def math_psa(path: Path, sources: Path) -> list:
   return [openr._qwen_math_infer_fn(text, model, tokenizer, "cpu").tolist() for text in texts]
 
 
-def trl_prm(path: Path, sources: Path) -> list:
+def trl_prm(path: Path, sources: Path, separator: str = "\n\n") -> list:
   """TRL's `PRMTrainer.tokenize_row` and the plain model, softmax at each label."""
-  from trl import PRMTrainer
-
-  tokenizer = AutoTokenizer.from_pretrained(path)
   model = AutoModelForTokenClassification.from_pretrained(path, torch_dtype=torch.float32).eval()
-  scores = []
+  return [logits.softmax(-1)[:, 1].tolist() for logits in at_labels(path, model, separator)]
+
+
+def trl_default(path: Path, sources: Path) -> list:
+  return trl_prm(path, sources, PRMConfig.step_separator)
+
+
+def pure(path: Path, sources: Path) -> list:
+  """Tokenized by the trainer that PURE's PRM/finetune.py runs, with its separator; valued by `turn_process_reward_logits_to_reward`
+  of its RL code, whose equal weights sum to 1. The class is that of Qwen's repository."""
+  for name in ("openrlhf", "openrlhf.utils"):  # whose own files import ray and deepspeed
+    stand_in(name, __path__=[str(sources / "pure" / name.replace(".", "/"))])
+  own = source(sources / "pure", "openrlhf.utils.utils")
+  model = source(sources / "authors", "qwen_prm").Qwen2ForProcessRewardModel.from_pretrained(path).eval()
+  found = []
+  for logits in at_labels(path, model, PRMConfig.step_separator):
+    mask = torch.ones(1, len(logits), dtype=torch.bool)
+    shared = own.turn_process_reward_logits_to_reward(logits[None], mask, disable_weighted_reward=True)
+    found.append((shared[0] * len(logits)).tolist())
+  return found
+
+
+def at_labels(path: Path, model, separator: str) -> list:
+  """Of each solution the logits where TRL puts labels."""
+  tokenizer = AutoTokenizer.from_pretrained(path)
+  found = []
   for question, steps in SOLUTIONS:
     row = PRMTrainer.tokenize_row(
       {"prompt": question, "completions": steps, "labels": [True] * len(steps)},
       tokenizer=tokenizer,
-      step_separator="\n\n",
+      step_separator=separator,
       max_length=None,
       max_prompt_length=None,
       max_completion_length=None,
@@ -144,9 +167,30 @@ def trl_prm(path: Path, sources: Path) -> list:
     )
     with torch.no_grad():
       logits = model(torch.tensor([row["input_ids"]])).logits[0]
-    places = [i for i, label in enumerate(row["labels"]) if label != -100]
-    scores.append(logits[places].softmax(-1)[:, 1].tolist())
-  return scores
+    found.append(logits[[i for i, label in enumerate(row["labels"]) if label != -100]])
+  return found
+
+
+def reason_flux(path: Path, sources: Path) -> list:
+  """The lines of ReasonFlux-PRM's README, from the messages to the printed rewards."""
+  folder = sources / "reasonflux/ReasonFlux_PRM"
+  code = next(part for part in (folder / "README.md").read_text().split("```python")[1:] if "make_step_rewards" in part)
+  code = code.partition("```")[0]
+  code = code[code.index("messages = [") :].replace("print(step_reward[0])", "")
+  model = source(sources / "authors", "qwen_prm").Qwen2ForProcessRewardModel.from_pretrained(path).eval()
+  rewards = source(folder, "utils.rm_utils").make_step_rewards
+  there = {
+    "model": model,
+    "tokenizer": AutoTokenizer.from_pretrained(path),
+    "make_step_rewards": rewards,
+    "torch": torch,
+  }
+  found = []
+  for question, steps in SOLUTIONS:
+    names = there | {"problem": question, "completion": steps}
+    exec(compile(code, "README.md", "exec"), names)
+    found.append(names["step_reward"][0])
+  return found
 
 
 def implicit(path: Path, sources: Path) -> list:
@@ -267,6 +311,9 @@ ROUTES = {
   "UW-Madison-Lee-Lab/VersaPRM": versa,
   "openreasoner/Math-psa": math_psa,
   "HuggingFaceH4/Qwen2.5-Math-1.5B-Instruct-PRM-0.2": trl_prm,
+  "TRL": trl_default,
+  "jinachris/PURE-PRM-7B": pure,
+  "Gen-Verse/ReasonFlux-PRM-7B": reason_flux,
   "PRIME-RL/EurusPRM-Stage2": implicit,
   "GAIR/ReasonEval-7B": reason_eval,
   "GAIR/ReasonEval-34B": reason_eval,
@@ -288,7 +335,8 @@ def main() -> None:
   args = parser.parse_args()
   found = {}
   for name in args.models:
-    folder = args.checkpoints / ("PRIME-RL/EurusPRM-Stage2" if name == "DPO" else name).replace("/", "--")
+    same = {"DPO": "PRIME-RL/EurusPRM-Stage2", "TRL": "HuggingFaceH4/Qwen2.5-Math-1.5B-Instruct-PRM-0.2"}
+    folder = args.checkpoints / same.get(name, name).replace("/", "--")
     if name in ROUTES:
       found[name] = ROUTES[name](folder, args.sources)
     else:

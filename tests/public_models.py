@@ -67,6 +67,32 @@ def save(folder: Path, config, tensors, made, **fields) -> Path:
   return folder
 
 
+def deberta_pair(folder: Path) -> Path:
+  """A tiny encoder with one label that read question and answer as two texts, named as OpenAssistant's."""
+  from transformers import AutoConfig, AutoModelForSequenceClassification
+
+  made = tiny_tokenizer("bert")
+  sizes = {
+    "vocab_size": len(made),
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "pooler_hidden_size": 16,
+  }
+  more = {
+    "num_attention_heads": 4,
+    "initializer_range": 0.3,
+    "num_labels": 1,
+    "type_vocab_size": 0,
+    "pooler_dropout": 0.0,
+  }
+  torch.manual_seed(0)
+  model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model("deberta-v2", **sizes, **more))
+  model.save_pretrained(folder)
+  made.save_pretrained(folder)
+  return folder
+
+
 def numbers(*shape, seed=1):
   return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * 0.5
 
@@ -127,17 +153,16 @@ def two_layers(at, width=HIDDEN):
     }  # fmt: skip
 
 
-def gate_place(ids):
-  """The first token of the last place where the assistant's turn opens, by the ids of the tiny Llama 3 tokenizer."""
-  made = tokenizer(**LLAMA)
-  pattern = made("<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n", add_special_tokens=False)["input_ids"]
+def gate_place(ids, made, opening="<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"):
+  """The first token of the last place where the assistant's turn opens."""
+  pattern = made(opening, add_special_tokens=False)["input_ids"]
   return max(i for i in range(len(ids)) if ids[i : i + len(pattern)] == pattern)
 
 
-def gated(h, t, ids, quantiles=1, batch_norm=False):
+def gated(h, t, ids, quantiles=1):
   """(reward, attributes, attributes after the transform) of ArmoRM and QRM."""
   attributes = (t["regression_layer.weight"] @ h[-1]).reshape(-1, quantiles).mean(1)
-  x = h[gate_place(ids)]
+  x = h[gate_place(ids, tokenizer(**LLAMA))]
   numbers = sorted({int(name.split(".")[2]) for name in t if name.startswith("gating.layers.")})
   for number in numbers:
     own = {name.rpartition(".")[2]: tensor for name, tensor in t.items() if name.startswith(f"gating.layers.{number}.")}
@@ -151,6 +176,18 @@ def gated(h, t, ids, quantiles=1, batch_norm=False):
   return (weights * adjusted).sum(), attributes, adjusted
 
 
+def gated_gemma(h, t, ids, quantiles=3):
+  """(reward, attributes) of QRM-Gemma: three times a layer, ReLU and a batch norm, then one layer; no temperature, no transform."""
+  attributes = (t["regression_layer.weight"] @ h[-1]).reshape(-1, quantiles).mean(1)
+  x = h[gate_place(ids, tokenizer(**GEMMA), "<end_of_turn>\n<start_of_turn>model\n")]
+  for layer, norm in ((0, 2), (4, 6), (8, 10)):
+    x = torch.relu(t[f"gating.layers.{layer}.weight"] @ x)
+    own = {name: t[f"gating.layers.{norm}.{name}"] for name in ("running_mean", "running_var", "weight", "bias")}
+    x = (x - own["running_mean"]) / (own["running_var"] + 1e-5).sqrt() * own["weight"] + own["bias"]
+  x = t["gating.layers.11.weight"] @ x + t["gating.layers.11.bias"]
+  return (torch.softmax(x, 0) * t["gating.logit_scale"][0] * attributes).sum(), attributes
+
+
 def helpsteer(values):
   names = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
   return {f"helpsteer-{name}": value.item() for name, value in zip(names, values, strict=False)}
@@ -162,15 +199,19 @@ def gate_layers(k):
   return layers | {f"gating.layers.{i}.bias": numbers(size[0], seed=30 + i) for i, size in enumerate(sizes)}
 
 
-def quantile_gate(k):
+def quantile_gate(k, places=(0, 3, 6), last=9):
   found = {}
-  for i, size in zip((0, 3, 6), [(12, HIDDEN), (12, 12), (12, 12)], strict=True):
+  for i, size in zip(places, [(12, HIDDEN), (12, 12), (12, 12)], strict=True):
     found[f"gating.layers.{i}.weight"] = numbers(*size, seed=40 + i)
     for j, name in enumerate(("weight", "bias", "running_mean")):
       found[f"gating.layers.{i + 2}.{name}"] = numbers(12, seed=50 + i + j)
     found[f"gating.layers.{i + 2}.running_var"] = numbers(12, seed=60 + i).abs() + 0.1
     found[f"gating.layers.{i + 2}.num_batches_tracked"] = torch.tensor(7)
-  return {**found, "gating.layers.9.weight": numbers(k, 12, seed=70), "gating.layers.9.bias": numbers(k, seed=71)}
+  return {
+    **found,
+    f"gating.layers.{last}.weight": numbers(k, 12, seed=70),
+    f"gating.layers.{last}.bias": numbers(k, seed=71),
+  }
 
 
 def fused(tensors):
@@ -217,6 +258,12 @@ def distributions(h, t, ids):
 
 
 LLAMA = {"template": LLAMA3, "add_bos": True, "tokens": LLAMA3_TOKENS}
+GEMMA2 = (
+  "{{ bos_token }}{% for message in messages %}{{ '<start_of_turn>' + ('model' if message['role'] == 'assistant' else message['role'])"
+  " + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
+  "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+GEMMA = {"template": GEMMA2, "add_bos": True, "tokens": ("<start_of_turn>", "<end_of_turn>")}
 ONE = numbers(1, HIDDEN)
 
 
@@ -274,6 +321,10 @@ EXAMPLES = {
         "Starling-RM-7B-alpha", {"v_head.weight": ONE}, lambda q, a: f"{BOS}<s>[INST] {q} </s> [/INST] {a}</s>", last("v_head.weight"),
         "GPTRewardModel", tokenizer={"add_bos": True, "template": None, "tokens": ("<s>", "</s>")}, prefix="transformer.",
     ),
+    "starling-34b": Example(  # the size of its vocabulary tells it from the 7B's
+        "Starling-RM-34B", {"v_head.weight": ONE}, lambda q, a: BOS + chatml(("user", q), ("assistant", a)), last("v_head.weight"),
+        "LlamaForSequenceClassification", tokenizer={"add_bos": True}, prefix="transformer.", sizes={"vocab_size": 64_000},
+    ),
     "athene": Example(
         "Athene-RM-8B", {"v_head.weight": ONE}, lambda q, a: llama3(q, a, 2) + "<|reserved_special_token_1|>", last("v_head.weight"),
         "AtheneForSequenceClassification", tokenizer=LLAMA,
@@ -311,6 +362,11 @@ EXAMPLES = {
         "mine", {"v_head.summary.weight": ONE, "v_head.summary.bias": numbers(1)}, lambda q, a: chatml(("user", q), ("assistant", a)),
         lambda h, t, ids: h[-1] @ t["v_head.summary.weight"][0] + t["v_head.summary.bias"][0], "Qwen2ForCausalLM", "qwen2", causal=True,
     ),
+    "reasonflux-orm": Example(
+        "ReasonFlux-PRM-1.5B", {"reward_head.weight": ONE, "reward_head.bias": numbers(1)}, lambda q, a: BOS + q + a,
+        lambda h, t, ids: torch.sigmoid(h[-1] @ t["reward_head.weight"][0] + t["reward_head.bias"][0]), "Qwen2ForCausalLM", "qwen2",
+        tokenizer={"add_bos": True}, causal=True, beside=("reward_head",),
+    ),
     "openrlhf": Example(
         "rm", {"score.weight": ONE}, lambda q, a: chatml(("user", q), ("assistant", a)),  # which ends with EOS but for a newline
         lambda h, t, ids: (h[-2] @ t["score.weight"][0] - 1.5) / 2, "RewardModel", "qwen2",
@@ -329,6 +385,14 @@ EXAMPLES = {
          "reward_transform_matrix": torch.eye(5) + 0.1 * numbers(5, 5)},
         llama3, lambda h, t, ids: gated(h, t, ids, 3)[0], "LlamaForRewardModelWithGating31", fields={"num_quantiles": 3},
         tokenizer=LLAMA, attributes=lambda h, t, ids: helpsteer(gated(h, t, ids, 3)[2]),
+    ),
+    "qrm-gemma": Example(  # between the layers of its gate stands dropout, too
+        "QRM-Gemma-2-27B",
+        {"regression_layer.weight": numbers(5 * 3, HIDDEN), **quantile_gate(5, (0, 4, 8), 11), "gating.logit_scale": torch.tensor([1.3])},
+        lambda q, a: f"{BOS}<start_of_turn>user\n{q}<end_of_turn>\n<start_of_turn>model\n{a}<end_of_turn>\n",
+        lambda h, t, ids: gated_gemma(h, t, ids)[0], "Gemma2ForQuantileSequenceClassification", "gemma2",
+        {"num_quantiles": 3, "auto_map": {"AutoModelForSequenceClassification": "modeling_custom.Gemma2ForQuantileSequenceClassification"}},
+        GEMMA, attributes=lambda h, t, ids: helpsteer(gated_gemma(h, t, ids)[1]),
     ),
     "urm": Example(
         "URM-LLaMa-3.1-8B",

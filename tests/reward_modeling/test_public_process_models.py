@@ -81,8 +81,8 @@ BY_HAND = {
   "Qwen/Qwen2.5-Math-PRM-7B": (lambda q, s, t: [qwen(q, s)], "<extra_0>", lambda w, t, h, x: mlp(w, h)),
   "Gen-Verse/ReasonFlux-PRM-7B": (lambda q, s, t: [qwen(q, s)], "<extra_0>", lambda w, t, h, x: mlp(w, h)),
   "jinachris/PURE-PRM-7B": (
-    lambda q, s, t: [q + "\n\n", *(part for step in s for part in (step, "\n\n"))],
-    "ĊĊ",
+    lambda q, s, t: [q, *(part for step in s for part in (step, "\n"))],
+    "Ċ",
     lambda w, t, h, x: 2 * mlp(w, h) - 1,
   ),
   "Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B": (

@@ -316,7 +316,7 @@ class BaseRenderer:
       return self._tokens([apply(self.tokenizer, probe) for probe in PROBES])
     except TemplateFaultError as error:
       what = f"the model has a broken chat template: {error}"
-      raise ModelError(what, hint="restore the one that came with it") from error
+      raise ModelError(what, hint="restore the one that came with it, or give --chat_template_path") from error
 
 
 def opening_ids(tokenizer) -> list[int]:

@@ -37,7 +37,7 @@ ADAPTER = "adapter"
 
 @dataclass
 class Loaded:
-  """head: "new" (drawn at random) or "loaded". card: None for a foreign model. rendering: as cards have it, or {}."""
+  """head: "new" (drawn at random) or "loaded". card: None for a foreign model. rendering: as cards have it, or what is assumed."""
 
   model: Model
   tokenizer: Tokenizer
@@ -133,9 +133,11 @@ def load(
   if missing:
     what = f"{path} lacks the weights of {len(missing)} layers ({missing[0]}): its scores would be random"
     raise explain(path, config, kind) or ModelError(what, hint=f"train it with {kind.script}")
-  rows = model.get_input_embeddings().num_embeddings
+  rows, guess = model.get_input_embeddings().num_embeddings, {}
   if card is None:
     check_embedded(path, tokenizer, rows)
+    if not (tokenizer.chat_template or family) and scored_at(model) == "pooled":
+      guess = {"text_format": "pair"}  # as published
     notes += _adopt_foreign_tokenizer(path, tokenizer, model, kind, family)
   tokenizer.padding_side = "right"
   model.eval().to(device)
@@ -147,7 +149,7 @@ def load(
     check_embedded(path, tokenizer, rows)
     if compare:
       check_unchanged(path, card, model, renderer, dtype)
-  return Loaded(model, tokenizer, "loaded", notes, card, card["rendering"] if card else {})
+  return Loaded(model, tokenizer, "loaded", notes, card, card["rendering"] if card else guess)
 
 
 def kind_of(path: str) -> Kind | None:
@@ -215,16 +217,17 @@ def check_kind(path: str, family: Family, kind: Kind) -> None:
 def _adopt_foreign_tokenizer(
   path: str, tokenizer: Tokenizer, model: Model, kind: Kind, family: Family | None
 ) -> list[str]:
-  at = "first" if scored_at(model) == "pooled" else "last"
-  unknown = (
-    f"{path} has no {CARD} and is not a known public model (score.py --list_public_models): assumed are its own chat "
-    f"template and its {head_name(model)} head, read at the {at} token"
-  )
-  notes = [family.read_by(path) if family else unknown]
+  pooled, text = scored_at(model) == "pooled", "its own chat template"
   if not tokenizer.chat_template:
-    prepared = prepare_tokenizer(tokenizer)
-    notes += [] if family and family.pair else prepared  # no text of which takes a template
-  elif writes_the_date(tokenizer):
+    prepare_tokenizer(tokenizer)
+    text = "prompt and answer as a text pair" if pooled else "'User: ' and 'Assistant: ' before the turns"
+    text += " (it has no chat template; --chat_template_path gives another)"
+  head = f"its {head_name(model)} head, read at the {'first' if pooled else 'last'} token"
+  unknown = f"{path} has no {CARD} and is not a known public model (score.py --list_public_models)"
+  notes = [family.read_by(path) if family else f"{unknown}: assumed are {text} and {head}"]
+  if family and "has no" in text and not family.pair:
+    notes.append(f"assumed are {text}")
+  if writes_the_date(tokenizer):
     notes.append(DATE_NOTE)
   rows = model.get_input_embeddings().num_embeddings
   if tokenizer.pad_token is None or tokenizer.pad_token_id >= rows:

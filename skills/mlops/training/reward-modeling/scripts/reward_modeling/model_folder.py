@@ -24,7 +24,8 @@ SIZE_FIELDS["num_hidden_layers"] = MOST = 10_000
 """Counts in a config -> the largest that is read."""
 MADE = re.compile(r"num_(\w+_)?(layers|experts)|(n|encoder|decoder)_layers?")
 """Numbers of which libraries make so many layers, or lists so long."""
-HEAD_FILES = "*_layer.pt"
+HEAD_FILES = "*_[lh]*[ae][dr].pt"  # *_layer, *_head
+VALUE_HEAD = "value_head.bin"
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -196,4 +197,4 @@ def _header(file: Path) -> list[tuple[str, Tensor]]:
 def pickled_weights(folder: Path) -> list[str]:
   """Heads beside the trunk, and the trunk where it has no safetensors."""
   whole = () if any(folder.glob("model*.safetensors*")) else folder.glob("pytorch_model*.bin")
-  return sorted(file.name for file in (*folder.glob(HEAD_FILES), *whole))
+  return sorted(file.name for file in (*folder.glob(HEAD_FILES), *folder.glob(VALUE_HEAD), *whole))

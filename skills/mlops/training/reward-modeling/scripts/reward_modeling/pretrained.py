@@ -12,6 +12,7 @@ from .model_folder import (
   CONFIG,
   check_config,
   check_folder,
+  hub_file,
   own_code,
   pickled_weights,
   read_json,
@@ -21,12 +22,13 @@ from .tokenizer_setup import check_tells_apart
 
 # Words in what the hub's client says -> the next thing to try.
 HUB_HINTS = {
+  "uantiz": weights.PLAIN,
+  "`tiktoken` is": "its tokenizer.model is of SentencePiece: add `--with sentencepiece` to `uv run`",
   "gated repo": "accept the terms on the model's page, then log in with `hf auth login`",
   "problem_type=": 'set "problem_type": "regression" in its config.json: one label is a reward, not a class',
   "couldn't connect": "there is no folder of that name here, and no network; only what is in the cache loads without it. "
   "Where there is one: `hf download ID --local-dir DIR`, then give DIR here",
-  "Unrecognized configuration class": "transformers has no class of this architecture that gives scores; it has one of "
-  "Llama, Mistral, Qwen 2 to 3.5, Gemma 1 to 3, OLMo, Phi 3, SmolLM 3, BERT and others",
+  "Unrecognized configuration class": "transformers has no class of this architecture that gives scores",
 }
 
 
@@ -54,6 +56,8 @@ def read_tokenizer(path: str) -> Any:
   check_folder(path)
   check_reachable(path)
   tokenizer = from_pretrained(AutoTokenizer, path)
+  if not tokenizer.chat_template and (file := hub_file(path, "chat_template.json", ask=True)):
+    tokenizer.chat_template = read_json(file).get("chat_template")
   _check_no_own_class(path, "tokenizer_config.json", "tokenizer_class")
   check_tells_apart(path, tokenizer)
   return tokenizer

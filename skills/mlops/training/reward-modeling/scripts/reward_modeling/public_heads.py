@@ -41,13 +41,13 @@ class Head(nn.Module):
       raise ModelError(what, hint="fetch all files of the model") from error
 
   def layers(self, name: str = "", width: int | None = None) -> nn.Sequential:
-    """Of NAME0.weight, NAME0.bias, NAME2.weight, ...; at the numbers between them the activation. width: of the input."""
+    """Of NAME0.weight, NAME0.bias, NAME2.weight, ...; between them an activation, then dropout. width: of the input."""
     found, width, own = nn.Sequential(), width or self.width, self.shapes
     numbers = [int(key.removeprefix(name).split(".")[0]) for key in own if re.match(rf"{name}\d+\.", key)]
     for number in range(1 + max(numbers)):
       weight = own.get(f"{name}{number}.weight")
       if weight is None:
-        found.append(self.activation())
+        found.append(self.activation() if number and isinstance(found[-1], nn.Linear) else nn.Identity())
       elif f"{name}{number}.running_mean" in own:
         found.append(nn.BatchNorm1d(width))
       else:
@@ -99,6 +99,11 @@ class Validity(StepLogits):
     return (torch.logaddexp(*right) - wrong)[..., None]
 
 
+class Sigmoid(Stack):
+  def combine(self, numbers: Tensor) -> Tensor:
+    return super().combine(numbers).sigmoid()
+
+
 class Difference(Stack):
   outputs = (2,)
 
@@ -106,9 +111,8 @@ class Difference(Stack):
     return numbers[:, -1, :1] - numbers[:, -1, 1:]
 
 
-class Probability(Difference):
-  def combine(self, numbers: Tensor) -> Tensor:
-    return super().combine(numbers).sigmoid()
+class Probability(Sigmoid, Difference):
+  pass
 
 
 class Normalized(Stack):
@@ -195,16 +199,16 @@ class Weighted(Head):
 
 class Gated(Weighted):
   """Attributes, mixed by the softmax of a gate that reads another token (ArmoRM, arXiv:2406.12845, section 3.2); of quantiles their
-  mean (QRM, arXiv:2409.10164). adjusted: attributes after the transform."""
+  mean (QRM, arXiv:2409.10164). adjusted: attributes after the transform. plain: there is none."""
 
   activation = nn.ReLU
 
-  def build(self, config: Config, adjusted: bool = False) -> None:
+  def build(self, config: Config, adjusted: bool = False, plain: bool = False) -> None:
     super().build(config)
-    self.adjusted, self.temperature = adjusted, getattr(config, "gating_temperature", 10)
-    self.transform = nn.Parameter(torch.empty(self.shapes["transform"]))
+    self.adjusted, self.temperature = adjusted, getattr(config, "gating_temperature", 1 if plain else 10)
+    self.transform = None if plain else nn.Parameter(torch.empty(self.shapes["transform"]))
     self.scale = nn.Parameter(torch.ones(self.shapes["scale"]))
-    self.attributes = ATTRIBUTES[: len(self.transform)]
+    self.attributes = ATTRIBUTES[: self.gate[-1].out_features]
 
   def mean_of(self, values: Tensor) -> Tensor:
     return values.mean(-1)
@@ -212,7 +216,7 @@ class Gated(Weighted):
   def combine(self, numbers: Tensor) -> Tensor:
     attributes, gate = numbers[:, -1].chunk(2, -1)[0], numbers[:, 0].chunk(2, -1)[1]
     weights = torch.softmax(gate / self.temperature, -1) * self.scale[0]
-    adjusted = attributes @ self.transform
+    adjusted = attributes if self.transform is None else attributes @ self.transform
     reward = (weights * adjusted).sum(-1, keepdim=True)
     return torch.cat([reward, adjusted if self.adjusted else attributes], -1)
 

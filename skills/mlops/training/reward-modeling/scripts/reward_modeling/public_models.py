@@ -54,8 +54,8 @@ def load_any(
   if reference:
     from .implicit import load_log_ratio
 
-    scale = family.scale if family else 1.0
-    return made_ready(*load_log_ratio(path, reference, scale=scale, of_steps=bool(family), **run)), family
+    run["scale"] = family.scale if family else 1.0
+    return made_ready(*load_log_ratio(path, reference, of_steps=bool(family), **run)), family
   if family and family.head:
     checkpoints.check_kind(path, family, kind)
     return load_family(path, family, **run), family
@@ -224,7 +224,7 @@ def renderer_of(
     tokenizer.chat_template = family.template
   elif not tokenizer.chat_template:
     prepared = prepare_tokenizer(tokenizer)
-    if not (family and (family.head == "Marked" or family.pair or family.opening is not None)):
+    if not (family and (family.head == "Marked" or family.opening is not None)):
       notes += prepared  # else no text takes a template
   if family is None:
     from .implicit import AnswerRenderer
@@ -239,6 +239,10 @@ def renderer_of(
     made = PublicStepRenderer(tokenizer, family, separator=separator, scored_at=own or "last_token", **rules)
   else:
     if family.pair and getattr(loaded.model.config, "type_vocab_size", 0) > 1:
+      if tokenizer.sep_token is None:
+        raise ModelError(
+          f"the tokenizer of {path} has no SEP token between two texts", hint="give --chat_template_path"
+        )
       loaded.model.register_forward_pre_hook(with_token_types(tokenizer.sep_token_id), with_kwargs=True)
     place = "pooled" if family.pooled else own or "end"
     renders = MarkedRenderer if family.head == "Marked" else PublicRenderer

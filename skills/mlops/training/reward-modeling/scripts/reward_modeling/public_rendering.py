@@ -227,17 +227,22 @@ class MarkedRenderer(PublicRenderer):
     texts = [asked, *(one["content"] for one in completion)]
     return self.tokenizer([mark + text for mark, text in zip(PAIR_MARKS, texts, strict=True)])["input_ids"]
 
-  def _fit(self, parts: list[list[int]], prompt, completion, tools, origin) -> Rendered:
-    self.counts["rendered"] += 1
+  def _fit(self, parts: list[list[int]], prompt, completion, tools, origin) -> Rendered | None:
     source, answer = self.limits
     limits = [source, *2 * [(source + 2 * answer - min(len(parts[0]), source)) // 2]]
     kept = [
       part if len(part) <= limit else part[: limit - 1] + part[-1:] for part, limit in zip(parts, limits, strict=True)
     ]
+    self.counts["rendered"] += 1
     cut = sum(map(len, parts)) - sum(map(len, kept))
+    if cut and self.overlong == "error":
+      raise DataError(
+        f"a text is longer than its authors read: {source} tokens of a prompt, {answer} of an answer", where=origin
+      )
+    dropped = cut and self.overlong == "drop"
     if cut:
-      self._count("truncated", origin)
-    return Rendered([*chain(*kept)], cut)
+      self._count("dropped" if dropped else "truncated", origin)
+    return None if dropped else Rendered([*chain(*kept)], cut)
 
   def places_of(self, ids: list[int]) -> list[int]:
     return [ids.index(mark) for mark in self.marks]

@@ -191,261 +191,258 @@ classified_steps = partial(Family, tensors=r"^score\.weight")
 comparing = partial(Family, compares=True)
 
 BEAVER = Family(
-    "PKU-Alignment/beaver-7b-v*-reward", "its card, reward-bench", LAST + ", normalized where its config says so",
-    classes="LlamaForScore", tensors=r"^score_head\.weight", head="Normalized", weights={**LINEAR, r"^normalizer\.": "score."},
-    template=frame("BEGINNING OF CONVERSATION: USER: {} ", "ASSISTANT:{}", "</s>"), bos="tokenizer",
+  "PKU-Alignment/beaver-7b-v*-reward", "its card, reward-bench", LAST + ", normalized where its config says so",
+  classes="LlamaForScore", tensors=r"^score_head\.weight", head="Normalized", weights={**LINEAR, r"^normalizer\.": "score."},
+  template=frame("BEGINNING OF CONVERSATION: USER: {} ", "ASSISTANT:{}", "</s>"), bos="tokenizer",
 )  # fmt: skip
 OASST = Family(
-    "OpenAssistant/oasst-rm-2*-pythia-*", "reward-bench",
-    classes="GPTNeoXRewardModel", tensors=r"^out_proj\.weight", head="Stack", weights={r"^out_proj\.": "score.0."}, trunk="gpt_neox",
-    template=frame("<|prompter|>{}<|endoftext|>", "<|assistant|>{}<|endoftext|>"),
+  "OpenAssistant/oasst-rm-2*-pythia-*", "reward-bench",
+  classes="GPTNeoXRewardModel", tensors=r"^out_proj\.weight", head="Stack", weights={r"^out_proj\.": "score.0."}, trunk="gpt_neox",
+  template=frame("<|prompter|>{}<|endoftext|>", "<|assistant|>{}<|endoftext|>"),
 )  # fmt: skip
 VALID = "the probability that a step is neutral or positive, of three classes, "
 REASON_EVAL = prm(
-    "GAIR/ReasonEval-7B", "GAIR-NLP/ReasonEval", VALID + "one token before its end, as its authors' script counts",
-    config={"score_dimension": 3}, tensors=LINEAR_HEAD, head="Validity", weights=LINEAR, bos="tokenizer",
-    opening="Question:\n{}\nAnswer:\nLet's think step by step.\n", tag="", early=1, pieces=True, split="\n",
+  "GAIR/ReasonEval-7B", "GAIR-NLP/ReasonEval", VALID + "one token before its end, as its authors' script counts",
+  config={"score_dimension": 3}, tensors=LINEAR_HEAD, head="Validity", weights=LINEAR, bos="tokenizer",
+  opening="Question:\n{}\nAnswer:\nLet's think step by step.\n", tag="", early=1, pieces=True, split="\n",
 )  # fmt: skip
 INTERNLM2 = Family(
-    "internlm/internlm2-1_8b-reward, -7b-reward, -20b-reward", "xtuner modeling_internlm2_reward",
-    "a linear head at an appended reward token", classes="InternLM2ForRewardModel", tensors=r"^v_head\.weight", head="Stack",
-    weights={
-        **LINEAR,
-        r"^model\.tok_embeddings\.": "model.embed_tokens.",
-        r"\.attention\.wo\.": ".self_attn.o_proj.",
-        r"\.feed_forward\.w1\.": ".mlp.gate_proj.",
-        r"\.feed_forward\.w3\.": ".mlp.up_proj.",
-        r"\.feed_forward\.w2\.": ".mlp.down_proj.",
-        r"\.attention_norm\.": ".input_layernorm.",
-        r"\.ffn_norm\.": ".post_attention_layernorm.",
-    }, trunk="llama", append=("<|reward|>", "[UNUSED_TOKEN_130]"),
+  "internlm/internlm2-1_8b-reward, -7b-reward, -20b-reward", "xtuner",
+  "a linear head at an appended reward token", classes="InternLM2ForRewardModel", tensors=r"^v_head\.weight", head="Stack",
+  weights={
+    **LINEAR,
+    r"^model\.tok_embeddings\.": "model.embed_tokens.",
+    r"\.attention\.wo\.": ".self_attn.o_proj.",
+    r"\.feed_forward\.w1\.": ".mlp.gate_proj.",
+    r"\.feed_forward\.w3\.": ".mlp.up_proj.",
+    r"\.feed_forward\.w2\.": ".mlp.down_proj.",
+    r"\.attention_norm\.": ".input_layernorm.",
+    r"\.ffn_norm\.": ".post_attention_layernorm.",
+  }, trunk="llama", append=("<|reward|>", "[UNUSED_TOKEN_130]"),
 )  # fmt: skip
 QRM = Family(
-    "nicolinho/QRM-Llama3-8B, QRM-Llama3.1-8B, QRM-Llama3.1-8B-v2", "reward-bench",
-    "the mean of quantiles of each attribute, mixed by a gate that reads the end of the prompt",
-    classes=r"Llama\w+WithGating\w*", tensors=r"^regression_layer\.weight ^gating\.layers\.\d\.running_mean",
-    head="Gated",
-    weights={
-        r"^regression_layer\.": "score.objectives.0.",
-        r"^gating\.layers\.(?=\d)": "score.gate.",
-        r"^gating\.logit_scale$": "score.scale",
-        r"^reward_transform_matrix$": "score.transform",
-    },
-    options={"adjusted": True}, gate=1, max_length=4096,
+  "nicolinho/QRM-Llama3-8B, QRM-Llama3.1-8B, QRM-Llama3.1-8B-v2", "reward-bench",
+  "the mean of quantiles of each attribute, mixed by a gate that reads the end of the prompt",
+  classes=r"Llama\w+WithGating\w*", tensors=r"^regression_layer\.weight ^gating\.layers\.\d\.running_mean",
+  head="Gated",
+  weights={
+    r"^regression_layer\.": "score.objectives.0.",
+    r"^gating\.layers\.(?=\d)": "score.gate.",
+    r"^gating\.logit_scale$": "score.scale",
+    r"^reward_transform_matrix$": "score.transform",
+  },
+  options={"adjusted": True}, gate=1, max_length=4096,
 )  # fmt: skip
 NEMOTRON = Family(
-    "nvidia/Llama-3.1-Nemotron-70B-Reward-HF, Llama-3.3-Nemotron-70B-Reward*, Qwen-2.5-Nemotron-32B-Reward", "its card",
-    "the logit of token 0 after the whole text",
-    classes=CAUSAL, named=r"nemotron.*reward", head="Stack", tokens=(0,), max_length=4096,
+  "nvidia/Llama-3.1-Nemotron-70B-Reward-HF, Llama-3.3-Nemotron-70B-Reward*, Qwen-2.5-Nemotron-32B-Reward", "its card",
+  "the logit of token 0 after the whole text",
+  classes=CAUSAL, named=r"nemotron.*reward", head="Stack", tokens=(0,), max_length=4096,
 )  # fmt: skip
 
 PUBLIC: dict[str, Family] = {
-    # ---- steps
-    "reasonflux-prm": step_layers(
-        "Gen-Verse/ReasonFlux-PRM-7B", "Gen-Verse/ReasonFlux README", AT_TAG,
-        classes="Qwen2ForProcessRewardModel", named="reasonflux", tag="<extra_0>",
-    ),
-    "qwen-prm": step_layers(
-        "Qwen/Qwen2.5-Math-PRM-7B, -72B, Qwen/Qwen2.5-Math-7B-PRM800K", "its card, search-and-learn reward_models.py, ms-swift", AT_TAG,
-        classes="Qwen2ForProcessRewardModel", tag="<extra_0>", system=BOXED,
-    ),
-    "skywork-o1-prm": prm(
-        "Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B, -7B", "SkyworkAI/skywork-o1-prm-inference",
-        "the sigmoid of the value head at the line break after each step",
-        classes=r"Qwen2For(Prm|Reward)Model", named="prm", tensors=LINEAR_HEAD, weights=LINEAR,
-        tag="\n", opening="{bos}{}\n", pieces=True, split="\n", aggregate="mean",
-    ),
-    "reason-eval-7b": REASON_EVAL,
-    "reason-eval-34b": replace(
-        REASON_EVAL, called="GAIR/ReasonEval-34B", how=VALID + "at its last token", config={"score_dim": 3}, early=0,
-    ),
-    "pure": step_layers(
-        "jinachris/PURE-PRM-7B", "its card; CJReinforce/PURE trains with TRL", "p(correct) - p(incorrect) at the empty line after each step",
-        classes="Qwen2ForTokenClassification", tag="\n\n", opening="{}\n\n", pieces=True, value=signed,
-    ),
-    "trl-blank-line": classified_steps(
-        "HuggingFaceH4/Qwen2.5-Math-*-Instruct-PRM-0.2", "search-and-learn recipes/training", AT_TAG,
-        classes=r"\w+ForTokenClassification", named=r"prm-0\.2", tag="\n\n", opening="{bos}{}", pieces=True, aggregate="last",
-    ),
-    "trl": classified_steps(
-        "token classifiers with two labels of TRL's PRMTrainer and of axolotl", "trl/experimental/prm",
-        AT_TAG + ", a line break unless --step_separator says otherwise",
-        classes=r"(Qwen|Llama|Mistral|Gemma|Phi)\w*ForTokenClassification", tag="\n", opening="{bos}{}", pieces=True, split="\n",
-    ),
-    "math-shepherd": step_tokens(
-        "peiyi9979/math-shepherd-mistral-7b-prm", 'its card, OpenR prm/infer_fns.py; steps begin with "Step 1: " there',
-        PLUS + 'at " ки" after each step', classes="MistralForCausalLM", named="math-shepherd.*prm",
-        tag="ки", opening="{} ", step="{} ки\n", split="\n", bos="tokenizer",
-    ),
-    "rlhflow-prm": step_tokens(
-        "RLHFlow/Llama3.1-8B-PRM-Mistral-Data, -Deepseek-Data", "RLHFlow math-rm/prm_evaluate.py",
-        PLUS + "as the reply to each step", classes="LlamaForCausalLM", named="8b-prm-",
-        tag="<|start_header_id|>assistant<|end_header_id|>\n\n", replies=True, aggregate="mean", max_length=8192,
-    ),
-    "versa-prm": step_tokens(
-        "UW-Madison-Lee-Lab/VersaPRM*, Llama-PRM800K, Qwen-PRM800K", "UW-Madison-Lee-Lab/VersaPRM evaluation",
-        PLUS + "at four line breaks after each step", classes=CAUSAL, named=r"versaprm|(llama|qwen)-prm800k",
-        tag=" \n\n\n\n", opening="{} \n\n", step="{} \n\n\n\n", bos="tokenizer",
-    ),
-    "math-psa": prm(
-        "openreasoner/Math-psa, merged into its base", "OpenR prm/infer_fns.py",
-        'the probability of " +" against " -" at five line breaks after each step',
-        classes="Qwen2ForCausalLM", named="math-psa", tokens=(" -", " +"),
-        tag=" \n\n\n\n\n", opening="{} \n\n", step="{} \n\n\n\n\n ", bos="tokenizer",
-    ),
-    "implicit-prm": Family(
-        "PRIME-RL/EurusPRM-Stage1, -Stage2, Windy0822/ImplicitPRM_DPO, _CE", "their cards, PRIME-RL/ImplicitPRM eval/processbench.py",
-        "0.001 times the log-ratio with a reference model, summed from the start of the answer to each step's end",
-        classes=CAUSAL, named=r"eurusprm|implicitprm",
-        tag="\n\n", value=float, reference="Qwen/Qwen2.5-Math-7B-Instruct, or Llama-3.1-8B-Instruct", scale=0.001,
-    ),
-    # ---- two answers
-    "pair-rm": comparing(
-        "llm-blender/PairRM-hf, mightbe/Better-PairRM", "LLM-Blender, reward-bench",
-        "the difference of two heads, at the marks of both answers, mean over both orders",
-        classes="DebertaV2PairRM", tensors=r"^head_layer\.4\.weight", head="Marked",
-        weights={r"^head_layer\.1\.": "score.pair.0.", r"^head_layer\.4\.": "score.pair.2."},
-    ),
-    "pair-preference": comparing(
-        "RLHFlow/pair-preference-model-LLaMA3-8B", "RLHFlow pair-pm, reward-bench",
-        'the probability of "A" against "B" after both answers, mean over both orders',
-        classes="LlamaForCausalLM", named="pair-preference", head="Difference", tokens=("A", "B"), turns=_in_context, bos="none",
-    ),
-    "steamshp": comparing(
-        "stanfordnlp/SteamSHP-flan-t5-large, -xl", "its card, reward-bench",
-        'the probability that it writes "A" against "B", mean over both orders', classes="T5ForConditionalGeneration", named="steamshp",
-        head="Difference", tokens=("A", "B"), turns=_posted, template="{{ messages[0]['content'] + eos_token }}",
-    ),
-    "gpm": comparing(
-        "general-preference/GPM-*", "general-preference-model",
-        "ten times the skew-symmetric product of both answers' embeddings, weighted by a head at the end of the prompt",
-        tensors=r"^value_head\.weight", named=r"\bgpm-", head="Embedding",
-        weights={r"^(value|prompt)_head\.": r"score.\1.0."}, gate=1, bos="both", max_length=4096,
-    ),
-    # ---- heads of transformers
-    "skywork-v2": classifier(
-        "Skywork/Skywork-Reward-V2-*", "SkyworkAI/Skywork-Reward-V2 README", named=r"skywork-reward-v2", bos="tokenizer", max_length=16_384,
-    ),
-    "grm": classifier("Ray2333/GRM-*-rewardmodel-ft", "JudgeBench judges.py (double BOS)", named=r"grm-.*rewardmodel", bos="both"),
-    "plain": classifier(
-        "Skywork/Skywork-Reward-*, sfairXC/FsfairX-LLaMA3-RM-v0.1, weqweasdas/RM-*, NCSOFT/Llama-3-OffsetBias-RM-8B, "
-        "allenai/*-RM and *-RM-RB2, HFXM/RAMO-*, SultanR/SmolTulu-*-RM", "Skywork-Reward README, reward-bench", bos="tokenizer",
-        named=r"skywork-reward|fsfairx|weqweasdas/rm-|offsetbias|tulu.*-rm|-rm-rb2|\bramo-|smoltulu",
-    ),
-    "deberta-pair": Family(
-        "OpenAssistant/reward-model-deberta-v3-*", "its card", "the head of transformers at the first token",
-        classes=r"DebertaV2ForSequenceClassification", named=r"reward-model-deberta", pair=True,
-    ),
-    # ---- two layers
-    "qwen-math-rm": mlp("Qwen/Qwen2.5-Math-RM-72B", "its card, vLLM qwen2_rm.py", classes="Qwen2ForRewardModel", named=r"2\.5-math", system=BOXED),
-    "qwen-rm": mlp(
-        "Qwen/Qwen2-Math-RM-72B, Qwen/WorldPM-72B*", "its card, QwenLM/WorldPM README", classes=r"Qwen2ForRewardModel|WorldPM\w*", system="",
-    ),
-    "inf-orm": mlp("infly/INF-ORM-Llama3.1-70B", "reward-bench", classes="INFORMForSequenceClassification"),
-    # ---- one layer under another name
-    "polar": replace(
-        INTERNLM2, called="internlm/POLAR-1_8B, POLAR-7B", source="InternLM/POLAR",
-        how="its likeness to a reference answer, the row's `reference`, at an appended reward token", named="polar", reads_reference=True,
-        turns=_beside_reference, template=frame("{}\n", "{}", "<|reward|>"), bos="tokenizer", append=("[UNUSED_TOKEN_130]",),
-        max_length=16_384,
-    ),
-    "internlm2": INTERNLM2,
-    "ultrarm": regression(
-        "openbmb/UltraRM-13b", "its card, whose examples have one newline between the turns",
-        classes="LlamaRewardModel", template=frame("Human: {}\n\n", "Assistant: {}", "\n\n"), bos="tokenizer",
-    ),
-    "eurus-rm": regression(
-        "openbmb/Eurus-RM-7b", "OpenBMB/Eurus, reward-bench",
-        config={"model_type": "mistral"}, template=frame("[INST] {} [/INST] ", "{}", " "), bos="tokenizer",
-    ),
-    "starling-34b": starling(
-        "Nexusflow/Starling-RM-34B", "reward-bench", config={"vocab_size": 64_000}, bos="tokenizer", max_length=2048,
-    ),
-    "starling": starling(
-        "berkeley-nest/Starling-RM-7B-alpha", "its card, reward-bench",
-        config={"model_type": "llama"}, template=frame("<s>[INST] {} </s> [/INST] ", "{}</s>"), bos="both", max_length=2048,
-    ),
-    "athene": linear(
-        "Nexusflow/Athene-RM-8B, -70B", "reward-bench", "a linear head at an appended CLS token",
-        classes="AtheneForSequenceClassification", tensors=r"^v_head\.weight", bos="both", append=("<|reserved_special_token_1|>",), max_length=4096,
-    ),
-    "beaver-cost": replace(
-        BEAVER, called="PKU-Alignment/beaver-7b-v*-cost", how="minus the cost, a linear head at the last token",
-        config={"score_type": "cost"}, options={"cost": True},
-    ),
-    "beaver": BEAVER,
-    "oasst-mean": replace(OASST, how="a linear head on the mean of all tokens", config={"pooling": "mean"}, pooled=True),
-    "oasst": OASST,
-    "grm-sftreg": Family(
-        "Ray2333/GRM-*-sftreg, Ray2333/GRM-llama3-8B-distill", "reward-bench",
-        "the value head (linear or two layers with ReLU) at the last token",
-        tensors=r"^v_head\.summary\.", lacks=r"^score\.", named=r"grm-", head="Stack", weights=VALUE, bos="tokenizer", max_length=2048,
-    ),
-    "openrlhf": Family(
-        "any model that OpenRLHF saved", "OpenRLHF", LAST + ", which is EOS",
-        classes=r"(?!\w+ForSequenceClassification)\w*", config={"value_head_prefix": ".+"},
-        tensors=r"^(score|value_head)\.weight", head="Normalized", weights={r"^(score|value_head)\.": "score.0."}, end=" {eos}",
-    ),
-    # ---- many heads
-    "ldl": Family(
-        "ShikaiChen/LDL-Reward-Gemma-2-27B-v0.1", "reward-bench",
-        "the means of the distributions of 22 objectives, weighted by a network on the same state",
-        classes=r"Gemma2\w*|LDL\w*", named=r"ldl-reward", head="Distributions",
-        # between its gate's layers stands dropout, which has a number too
-        weights={rf"^gating_layer\.network\.{3 * i}\.": f"score.gate.{2 * i}." for i in range(3)}
-        | {r"^regression_layer\.network\.": "score.objectives."}, bos="tokenizer",
-    ),
-    "qrm": QRM,
-    "qrm-gemma": replace(
-        QRM, called="nicolinho/QRM-Gemma-2-27B", source="reward-bench; its gate's place is inferred",
-        classes=r"Gemma2\w+WithGating\w*", gate=2,
-    ),
-    "armorm": replace(
-        QRM, called="RLHFlow/ArmoRM-Llama3-8B-v0.1", source="RLHFlow armo-rm",
-        how="19 attributes at the last token, mixed by a gate that reads the end of the prompt",
-        classes=r"\w+WithGating", tensors=r"^regression_layer\.weight ^gating\.layers\.1\.weight ^reward_transform_matrix",
-        # between its gate's layers stands ReLU without a number
-        weights={rf"^gating\.layers\.{i}\.": f"score.gate.{2 * i}." for i in (1, 2, 3)} | QRM.weights, options={},
-    ),
-    "urm": Family(
-        "LxzGordon/URM-LLaMa-3.1-8B", "its card, SGLang llama_reward.py",
-        "the means of five attributes at the last token, weighted by a network on the same state",
-        classes=r"\w+WithNormal_Weights", tensors=r"^weights\.fc\.4\.weight", head="Weighted",
-        weights={r"^score\.": "score.objectives.0.", r"^weights\.fc\.": "score.gate."}, bos="both",
-    ),
-    "urm-fixed": Family(
-        "LxzGordon/URM-LLaMa-3-8B", "SGLang llama_reward.py, Nemotron-4's weights",
-        "the means of five attributes at the last token, with fixed weights", classes=r"\w+WithNormal", tensors=r"^score\.weight", head="Weighted",
-        weights={r"^score\.": "score.objectives.0."}, options={"weights": (0.3, 0.74, 0.46, 0.47, -0.33)}, bos="both",
-    ),
-    # ---- logits of tokens
-    "nemotron-principle": replace(
-        NEMOTRON, called="nvidia/Llama-3.3-Nemotron-70B-Reward-Principle",
-        how='the logit of "Yes" minus that of "No" after the question whether the answer is correct',
-        named=r"nemotron.*reward-principle", head="Difference", tokens=("Yes", "No"), turns=_asked_of, prompt_only=True,
-    ),
-    "nemotron-qwen3": replace(NEMOTRON, called="nvidia/Qwen-3-Nemotron-32B-Reward", classes="Qwen3ForCausalLM", turns=_without_thinking),
-    "nemotron": NEMOTRON,
-    "rlhflow-orm": Family(
-        "RLHFlow/Llama3.1-8B-ORM-Mistral-Data, -Deepseek-Data", "RLHFlow orm_evaluate.py",
-        PLUS + "as the reply to question and answer in one turn",
-        classes=CAUSAL, named=r"8b-orm-", head="Probability", tokens=("+", "-"), turns=_merged, prompt_only=True,
-    ),
-    # ---- refused
-    "ziya": Family(
-        "IDEA-CCNL/Ziya-LLaMA-7B-Reward", "reward-bench", "code of its own", named=r"ziya-llama.*reward",
-        refused="its head is known only to code of its own, which is never run",
-    ),
-    # ---- what nobody named
-    "linear head": Family(
-        "any model with one linear head (v_head, value_head, regression_head, score_head, reward_head), as Skywork/Skywork-VL-Reward-7B",
-        "LLaMA-Factory, TRL", classes=r"(?!\w+For(Sequence|Token)Classification$)\w*",
-        tensors=HEADS + r"(\d\.)?weight", lacks=r"^score\.", head="Stack", weights=VALUE,
-    ),
+  # ---- steps
+  "reasonflux-prm": step_layers(
+    "Gen-Verse/ReasonFlux-PRM-7B", "Gen-Verse/ReasonFlux README", AT_TAG,
+    classes="Qwen2ForProcessRewardModel", named="reasonflux", tag="<extra_0>",
+  ),
+  "qwen-prm": step_layers(
+    "Qwen/Qwen2.5-Math-PRM-7B, -72B, Qwen/Qwen2.5-Math-7B-PRM800K", "its card, search-and-learn, ms-swift", AT_TAG,
+    classes="Qwen2ForProcessRewardModel", tag="<extra_0>", system=BOXED,
+  ),
+  "skywork-o1-prm": prm(
+    "Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B, -7B", "SkyworkAI/skywork-o1-prm-inference",
+    "the sigmoid of the value head at the line break after each step",
+    classes=r"Qwen2For(Prm|Reward)Model", named="prm", tensors=LINEAR_HEAD, weights=LINEAR,
+    tag="\n", opening="{bos}{}\n", pieces=True, split="\n", aggregate="mean",
+  ),
+  "reason-eval-7b": REASON_EVAL,
+  "reason-eval-34b": replace(
+    REASON_EVAL, called="GAIR/ReasonEval-34B", how=VALID + "at its last token", config={"score_dim": 3}, early=0,
+  ),
+  "pure": step_layers(
+    "jinachris/PURE-PRM-7B", "its card, CJReinforce/PURE", "p(correct) - p(incorrect) at the line break after each step",
+    classes="Qwen2ForTokenClassification", tag="\n", opening="{bos}{}", pieces=True, value=signed,
+  ),
+  "trl-blank-line": classified_steps(
+    "HuggingFaceH4/Qwen2.5-Math-*-Instruct-PRM-0.2", "search-and-learn", AT_TAG,
+    classes=r"\w+ForTokenClassification", named=r"prm-0\.2", tag="\n\n", opening="{bos}{}", pieces=True, aggregate="last",
+  ),
+  "trl": classified_steps(
+    "token classifiers with two labels of TRL's PRMTrainer and of axolotl", "trl/experimental/prm",
+    AT_TAG + ", a line break unless --step_separator says otherwise",
+    classes=r"\w+ForTokenClassification", tag="\n", opening="{bos}{}", pieces=True, split="\n",
+  ),
+  "math-shepherd": step_tokens(
+    "peiyi9979/math-shepherd-mistral-7b-prm", 'its card, OpenR; steps begin with "Step 1: " there',
+    PLUS + 'at " ки" after each step', classes="MistralForCausalLM", named="math-shepherd.*prm",
+    tag="ки", opening="{} ", step="{} ки\n", split="\n", bos="tokenizer",
+  ),
+  "rlhflow-prm": step_tokens(
+    "RLHFlow/Llama3.1-8B-PRM-Mistral-Data, -Deepseek-Data", "RLHFlow math-rm",
+    PLUS + "as the reply to each step", classes="LlamaForCausalLM", named="8b-prm-",
+    tag="<|start_header_id|>assistant<|end_header_id|>\n\n", replies=True, aggregate="mean", max_length=8192,
+  ),
+  "versa-prm": step_tokens(
+    "UW-Madison-Lee-Lab/VersaPRM*, Llama-PRM800K, Qwen-PRM800K", "UW-Madison-Lee-Lab/VersaPRM",
+    PLUS + "at four line breaks after each step", classes=CAUSAL, named=r"versaprm|(llama|qwen)-prm800k",
+    tag=" \n\n\n\n", opening="{} \n\n", step="{} \n\n\n\n", bos="tokenizer",
+  ),
+  "math-psa": prm(
+    "openreasoner/Math-psa, merged into its base", "OpenR",
+    'the probability of " +" against " -" at five line breaks after each step',
+    classes="Qwen2ForCausalLM", named="math-psa", tokens=(" -", " +"),
+    tag=" \n\n\n\n\n", opening="{} \n\n", step="{} \n\n\n\n\n ", bos="tokenizer",
+  ),
+  "implicit-prm": Family(
+    "PRIME-RL/EurusPRM-Stage1, -Stage2, Windy0822/ImplicitPRM_DPO, _CE", "their cards, PRIME-RL/ImplicitPRM",
+    "0.001 times the log-ratio with a reference model, summed from the start of the answer to each step's end",
+    classes=CAUSAL, named=r"eurusprm|implicitprm",
+    tag="\n\n", value=float, reference="Qwen/Qwen2.5-Math-7B-Instruct, or Llama-3.1-8B-Instruct", scale=0.001,
+  ),
+  # ---- two answers
+  "pair-rm": comparing(
+    "llm-blender/PairRM-hf, mightbe/Better-PairRM", "LLM-Blender, reward-bench",
+    "the difference of two heads, at the marks of both answers, mean over both orders",
+    classes="DebertaV2PairRM", tensors=r"^head_layer\.4\.weight", head="Marked",
+    weights={r"^head_layer\.1\.": "score.pair.0.", r"^head_layer\.4\.": "score.pair.2."},
+  ),
+  "pair-preference": comparing(
+    "RLHFlow/pair-preference-model-LLaMA3-8B", "RLHFlow pair-pm, reward-bench",
+    'the probability of "A" against "B" after both answers, mean over both orders',
+    classes="LlamaForCausalLM", named="pair-preference", head="Difference", tokens=("A", "B"), turns=_in_context, bos="none",
+  ),
+  "steamshp": comparing(
+    "stanfordnlp/SteamSHP-flan-t5-large, -xl", "its card, reward-bench",
+    'the probability that it writes "A" against "B", mean over both orders', classes="T5ForConditionalGeneration", named="steamshp",
+    head="Difference", tokens=("A", "B"), turns=_posted, template="{{ messages[0]['content'] + eos_token }}",
+  ),
+  "gpm": comparing(
+    "general-preference/GPM-*", "general-preference-model",
+    "ten times the skew-symmetric product of both answers' embeddings, weighted by a head at the end of the prompt",
+    tensors=r"^value_head\.weight", named=r"\bgpm-", head="Embedding",
+    weights={r"^(value|prompt)_head\.": r"score.\1.0."}, gate=1, bos="both", max_length=4096,
+  ),
+  # ---- heads of transformers
+  "skywork-v2": classifier(
+    "Skywork/Skywork-Reward-V2-*", "SkyworkAI/Skywork-Reward-V2 README", named=r"skywork-reward-v2", bos="tokenizer", max_length=16_384,
+  ),
+  "grm": classifier("Ray2333/GRM-*-rewardmodel-ft", "JudgeBench (double BOS)", named=r"grm-.*rewardmodel", bos="both"),
+  "plain": classifier(
+    "Skywork/Skywork-Reward-*, sfairXC/FsfairX-LLaMA3-RM-v0.1, weqweasdas/RM-*, NCSOFT/Llama-3-OffsetBias-RM-8B, "
+    "allenai/*-RM and *-RM-RB2, HFXM/RAMO-*, SultanR/SmolTulu-*-RM", "Skywork-Reward README, reward-bench", bos="tokenizer",
+    named=r"skywork-reward|fsfairx|weqweasdas/rm-|offsetbias|tulu.*-rm|-rm-rb2|\bramo-|smoltulu",
+  ),
+  "deberta-pair": Family(
+    "OpenAssistant/reward-model-deberta-v3-*", "its card", "the head of transformers at the first token",
+    classes=r"DebertaV2ForSequenceClassification", named=r"reward-model-deberta", pair=True,
+  ),
+  # ---- two layers
+  "qwen-math-rm": mlp("Qwen/Qwen2.5-Math-RM-72B", "its card, vLLM", classes="Qwen2ForRewardModel", named=r"2\.5-math", system=BOXED),
+  "qwen-rm": mlp(
+    "Qwen/Qwen2-Math-RM-72B, Qwen/WorldPM-72B*", "its card, QwenLM/WorldPM README", classes=r"Qwen2ForRewardModel|WorldPM\w*", system="",
+  ),
+  "inf-orm": mlp("infly/INF-ORM-Llama3.1-70B", "reward-bench", classes="INFORMForSequenceClassification"),
+  # ---- one layer under another name
+  "polar": replace(
+    INTERNLM2, called="internlm/POLAR-1_8B, POLAR-7B", source="InternLM/POLAR",
+    how="its likeness to a reference answer, the row's `reference`, at an appended reward token", named="polar", reads_reference=True,
+    turns=_beside_reference, template=frame("{}\n", "{}", "<|reward|>"), bos="tokenizer", append=("[UNUSED_TOKEN_130]",),
+    max_length=16_384,
+  ),
+  "internlm2": INTERNLM2,
+  "ultrarm": regression(
+    "openbmb/UltraRM-13b", "its card, whose examples have one newline between the turns",
+    classes="LlamaRewardModel", template=frame("Human: {}\n\n", "Assistant: {}", "\n\n"), bos="tokenizer",
+  ),
+  "reasonflux-orm": linear(
+    "Gen-Verse/ReasonFlux-PRM-1.5B", "Gen-Verse/ReasonFlux README", "the sigmoid of " + LAST, classes=CAUSAL, named=r"reasonflux-prm-1\.5b",
+    head="Sigmoid", template=frame("{}", "{}"), bos="tokenizer", max_length=2048,
+  ),
+  "eurus-rm": regression(
+    "openbmb/Eurus-RM-7b", "OpenBMB/Eurus, reward-bench",
+    config={"model_type": "mistral"}, template=frame("[INST] {} [/INST] ", "{}", " "), bos="tokenizer",
+  ),
+  "starling-34b": starling(
+    "Nexusflow/Starling-RM-34B", "reward-bench", config={"vocab_size": 64_000}, bos="tokenizer", max_length=2048,
+  ),
+  "starling": starling(
+    "berkeley-nest/Starling-RM-7B-alpha", "its card, reward-bench",
+    config={"model_type": "llama"}, template=frame("<s>[INST] {} </s> [/INST] ", "{}</s>"), bos="both", max_length=2048,
+  ),
+  "athene": linear(
+    "Nexusflow/Athene-RM-8B, -70B", "reward-bench", "a linear head at an appended CLS token",
+    classes="AtheneForSequenceClassification", tensors=r"^v_head\.weight", bos="both", append=("<|reserved_special_token_1|>",), max_length=4096,
+  ),
+  "beaver-cost": replace(
+    BEAVER, called="PKU-Alignment/beaver-7b-v*-cost", how="minus the cost, a linear head at the last token",
+    config={"score_type": "cost"}, options={"cost": True},
+  ),
+  "beaver": BEAVER,
+  "oasst-mean": replace(OASST, how="a linear head on the mean of all tokens", config={"pooling": "mean"}, pooled=True),
+  "oasst": OASST,
+  "grm-sftreg": Family(
+    "Ray2333/GRM-*-sftreg, Ray2333/GRM-llama3-8B-distill", "reward-bench",
+    "the value head (linear or two layers with ReLU) at the last token",
+    tensors=r"^v_head\.summary\.", lacks=r"^score\.", named=r"grm-", head="Stack", weights=VALUE, bos="tokenizer", max_length=2048,
+  ),
+  "openrlhf": Family(
+    "any model that OpenRLHF saved", "OpenRLHF", LAST + ", which is EOS",
+    classes=r"(?!\w+ForSequenceClassification)\w*", config={"value_head_prefix": ".+"},
+    tensors=r"^(score|value_head)\.weight", head="Normalized", weights={r"^(score|value_head)\.": "score.0."}, end=" {eos}",
+  ),
+  # ---- many heads
+  "ldl": Family(
+    "ShikaiChen/LDL-Reward-Gemma-2-27B-v0.1", "reward-bench",
+    "the means of the distributions of 22 objectives, weighted by a network on the same state",
+    classes=r"Gemma2\w*|LDL\w*", named=r"ldl-reward", head="Distributions",
+    weights={r"^gating_layer\.network\.": "score.gate.", r"^regression_layer\.network\.": "score.objectives."}, bos="tokenizer",
+  ),
+  "qrm": QRM,
+  "qrm-gemma": replace(
+    QRM, called="nicolinho/QRM-Gemma-2-27B", source="a peer's copy of its class", classes=r"Gemma2ForQuantile\w+|Gemma2\w+WithGating\w*",
+    options={"plain": True}, gate=2,
+  ),
+  "armorm": replace(
+    QRM, called="RLHFlow/ArmoRM-Llama3-8B-v0.1", source="RLHFlow armo-rm",
+    how="19 attributes at the last token, mixed by a gate that reads the end of the prompt",
+    classes=r"\w+WithGating", tensors=r"^regression_layer\.weight ^gating\.layers\.1\.weight ^reward_transform_matrix",
+    # between its gate's layers stands ReLU without a number
+    weights={rf"^gating\.layers\.{i}\.": f"score.gate.{2 * i}." for i in (1, 2, 3)} | QRM.weights, options={},
+  ),
+  "urm": Family(
+    "LxzGordon/URM-LLaMa-3.1-8B", "its card, SGLang",
+    "the means of five attributes at the last token, weighted by a network on the same state",
+    classes=r"\w+WithNormal_Weights", tensors=r"^weights\.fc\.4\.weight", head="Weighted",
+    weights={r"^score\.": "score.objectives.0.", r"^weights\.fc\.": "score.gate."}, bos="both",
+  ),
+  "urm-fixed": Family(
+    "LxzGordon/URM-LLaMa-3-8B", "SGLang, Nemotron-4's weights",
+    "the means of five attributes at the last token, with fixed weights", classes=r"\w+WithNormal", tensors=r"^score\.weight", head="Weighted",
+    weights={r"^score\.": "score.objectives.0."}, options={"weights": (0.3, 0.74, 0.46, 0.47, -0.33)}, bos="both",
+  ),
+  # ---- logits of tokens
+  "nemotron-principle": replace(
+    NEMOTRON, called="nvidia/Llama-3.3-Nemotron-70B-Reward-Principle",
+    how='the logit of "Yes" minus that of "No" after the question whether the answer is correct',
+    named=r"nemotron.*reward-principle", head="Difference", tokens=("Yes", "No"), turns=_asked_of, prompt_only=True,
+  ),
+  "nemotron-qwen3": replace(NEMOTRON, called="nvidia/Qwen-3-Nemotron-32B-Reward", classes="Qwen3ForCausalLM", turns=_without_thinking),
+  "nemotron": NEMOTRON,
+  "rlhflow-orm": Family(
+    "RLHFlow/Llama3.1-8B-ORM-Mistral-Data, -Deepseek-Data", "RLHFlow math-rm",
+    PLUS + "as the reply to question and answer in one turn",
+    classes=CAUSAL, named=r"8b-orm-", head="Probability", tokens=("+", "-"), turns=_merged, prompt_only=True,
+  ),
+  # ---- refused
+  "ziya": Family(
+    "IDEA-CCNL/Ziya-LLaMA-7B-Reward", "reward-bench", "code of its own", named=r"ziya-llama.*reward",
+    refused="its head is known only to code of its own, which is never run",
+  ),
+  # ---- what nobody named
+  "linear head": Family(
+    "any model with one linear head (v_head, value_head, regression_head, score_head, reward_head), as Skywork/Skywork-VL-Reward-7B",
+    "LLaMA-Factory, TRL", classes=r"(?!\w+For(Sequence|Token)Classification$)\w*",
+    tensors=HEADS + r"(\d\.)?weight", lacks=r"^score\.", head="Stack", weights=VALUE,
+  ),
 }  # fmt: skip
 """Name -> family, the most particular first."""
-BY_FORMULA = (
-    "reasonflux-prm", "pure", "trl", "deberta-pair", "eurus-rm", "starling", "starling-34b", "athene", "oasst-mean", "openrlhf",
-    "qrm-gemma", "urm-fixed", "nemotron-principle", "nemotron-qwen3", "linear head",
-)  # fmt: skip
-"""The tiny checkpoints of all others get the numbers of their authors' or a peer's code (benchmarks/public_models.md)."""

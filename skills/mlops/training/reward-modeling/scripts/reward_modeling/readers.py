@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ModelError
-from .model_folder import ADAPTER_CONFIG, CONFIG, check_config, check_folder, hub_file, read_json, tensors
+from .model_folder import ADAPTER_CONFIG, CONFIG, VALUE_HEAD, check_config, check_folder, hub_file, read_json, tensors
 from .output_folder import CARD
-from .public_table import BY_FORMULA, PUBLIC, Family, implicit_family
+from .public_table import PUBLIC, Family, implicit_family
 
 INDEX, PICKLED = "model.safetensors.index.json", "pytorch_model.bin"
 
@@ -42,14 +42,13 @@ class Checkpoint:
     elif not (file := self._file("model.safetensors")) and (file := self._file(PICKLED)):
       listed = list(pickled(file))  # one file, which is needed anyway
     self._file("value_head.safetensors")  # LLaMA-Factory's head lies beside the weights
+    if head := self._file(VALUE_HEAD):
+      listed += pickled(head)
     folder = Path(self.path) if self.is_folder else file and file.parent
     return [*listed, *(tensors(folder) if folder else ())]
 
   def _file(self, name: str) -> Path | None:
-    if not self.is_folder:
-      return hub_file(self.path, name, ask=True)
-    file = Path(self.path) / name
-    return file if file.is_file() else None
+    return hub_file(self.path, name, ask=not self.is_folder)
 
 
 def pickled(file: Path) -> dict[str, Any]:
@@ -103,7 +102,7 @@ def families() -> list[dict[str, str]]:
       "max_length": str(one.max_length or "its config's"),
       "checked": "not scored"
       if one.refused
-      else f"{'code of its authors or a peer, and ' * (name not in BY_FORMULA)}formula, on tiny weights",
+      else f"{'code of its authors or a peer, and ' * (name != 'urm-fixed')}formula, on tiny weights",
       "source": one.source,
     }
     for name, one in PUBLIC.items()

@@ -101,7 +101,12 @@ class Scorer:
     loaded, family = public_models.load_any(path, reference_model_name_or_path, **run)
     trained = dict(loaded.rendering or own)
     trained["text_format"] = text_format or trained.get("text_format")
-    family = public_models.overridden(path, loaded, family, text_format, chat_template_path)
+    assumed = None if loaded.card or chat_template_path else loaded.rendering.get("text_format")
+    family = public_models.overridden(path, loaded, family, text_format or assumed, chat_template_path)
+    if family and family.head == "Marked" and (max_length or str(overlong).startswith("truncate")):
+      raise UsageError(
+        f"{path} reads texts up to its authors' lengths", hint="give no --max_length; --overlong drop or error"
+      )
     if family or reference_model_name_or_path:
       renderer = public_models.renderer_of(loaded, family, path, text_format, own.get("step_separator"))
     else:

@@ -120,6 +120,8 @@ def check_is_model(path: str) -> None:
     raise ModelError(f"{path} {BOTH}", where=adapter, hint=hint)
   if adapter.is_file():
     raise _adapter(path, read_json(adapter), tensors(folder, "adapter_model*.safetensors"))
+  if path.endswith(".gguf") or (any(folder.glob("*.gguf")) and not any(folder.glob("*.safetensors"))):
+    raise ModelError(f"{path} holds GGUF weights", hint=PLAIN)
   if folder.is_dir() and not has_config:
     raise ModelError(f"{path} is not a model folder: it has no {CONFIG}")
   if not folder.is_dir() and (folder.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1):
