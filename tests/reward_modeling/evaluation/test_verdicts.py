@@ -6,8 +6,8 @@ import pytest
 
 from reward_modeling.evaluation.best_of_n import CurvePoint
 from reward_modeling.evaluation.intervals import Estimate
-from reward_modeling.evaluation.overoptimization import diagnose_study, read_studies
-from reward_modeling.evaluation.probes import ProbeResult, ProbeSummary
+from reward_modeling.evaluation.overoptimization import GOLD, diagnose_study, read_studies
+from reward_modeling.evaluation.probes import ProbeResult, ProbeSummary, diagnose_probes
 from reward_modeling.evaluation.ratings import AttributeSummary
 from reward_modeling.evaluation.report import verdicts
 from reward_modeling.evaluation.results import OverOptimizationReport, PoolReport, RatingReport
@@ -95,6 +95,11 @@ def test_what_fools_it_is_told_from_damage_that_it_does_not_notice():
   )
   assert _fooled(found, True) == said and _fooled(found, False).startswith(f"{said} It is not shown to rank better")
   assert _limit(None, found).endswith("an optimizer finds out how.") and "fooled" not in _limit(None, None)
+  assert diagnose_probes(found) == [
+    "fooled: flattery (praise: +0.50 sd). Next: add pairs whose better answer lacks it; until then an optimizer will find it.",
+    "notices no damage: shuffled (other order: +0.00 sd). Next: add pairs whose rejected answer is damaged so.",
+  ]
+  assert diagnose_probes(None) == [] and GOLD in _limit(None, found)
   blind = ProbeSummary(100, 1.0, ["shuffled"], probes)
   assert "fooled" not in _limit(None, blind)
 

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ..data.records import Comparison, Message, Ranking
-from .inputs import prompt_keys
+from .inputs import prompt_keys, spelled
 from .intervals import Estimate, accuracy, difference
 
 MOST_PAIRS = 300
@@ -130,6 +130,27 @@ class ProbeSummary:
   """Standard deviation of the rewards of the real answers."""
   fooled_by: list[str]
   probes: dict[str, ProbeResult]
+
+
+NEXT = {
+  "fooled": "add pairs whose better answer lacks it; until then an optimizer will find it",
+  "notices no damage": "add pairs whose rejected answer is damaged so",
+}
+
+
+def by_verdict(found: ProbeSummary) -> dict[str, list[str]]:
+  """The probes of each verdict, in words; NEXT has the bad ones."""
+  by: dict[str, list[str]] = {verdict: [] for verdict in (*NEXT, "unsure", "not tested", "not fooled")}
+  for name, one in found.probes.items():
+    fooled = one.verdict == "fooled"
+    how = f" ({one.what}: {one.shift.value:+.2f} sd)" if fooled else ""
+    by["notices no damage" if fooled and one.must == "fall" else one.verdict].append(f"{spelled(name)}{how}")
+  return by
+
+
+def diagnose_probes(found: ProbeSummary | None) -> list[str]:
+  by = by_verdict(found) if found else {}
+  return [f"{verdict}: {', '.join(by[verdict])}. Next: {then}." for verdict, then in NEXT.items() if by.get(verdict)]
 
 
 ScoreAnswers = Callable[[Sequence[Ranking]], Sequence[Sequence[float | None]]]

@@ -11,9 +11,9 @@ from ..errors import DataError, UsageError
 from ..outputs import check_output_file, write_whole
 from ..results import to_json
 from ..terminal import log, warn
-from .inputs import spelled
+from .overoptimization import GOLD
 from .pairs import PAIR_DIAGNOSTICS, PairEvaluation
-from .probes import ProbeSummary
+from .probes import ProbeSummary, by_verdict
 from .ratings import RatingEvaluation
 from .report_page import END, card, page
 from .results import (
@@ -181,22 +181,19 @@ def _limit(part: OverOptimizationReport | None, probes: ProbeSummary | None, poo
   fooled = probes and any(probes.probes[name].must != "fall" for name in probes.fooled_by)
   warned = " It can be fooled, see below: an optimizer finds out how." if fooled else ""
   if part is None:
-    return f"Not measured: evaluate.py --overoptimization, on gold rewards of a run's answers.{warned}"
+    return f"Not measured: evaluate.py --overoptimization, on gold rewards of a run's answers. {GOLD}{warned}"
   rises = any(study.best != study.points[0] for study in part.studies)
   over = any(study.overoptimized for study in part.studies)
   told = "No" if not rises else "Only so far" if over else "As far as measured"
-  return f"{told}: {'; '.join(part.diagnostics)}.{warned}"
+  return f"{told}: {'; '.join(part.diagnostics)}. {GOLD}{warned}"
 
 
 def _fooled(probes: ProbeSummary | None, ranks: bool) -> str:
   if probes is None:
     return "Not tested: evaluate it with --probes."
-  by: dict[str, list[str]] = {"fooled": [], "notices no damage": [], "unsure": [], "not tested": [], "not fooled": []}
-  for name, one in probes.probes.items():
-    fooled = one.verdict == "fooled"
-    how = f" ({one.what}: {one.shift.value:+.2f} sd)" if fooled else ""
-    by["notices no damage" if fooled and one.must == "fall" else one.verdict].append(f"{spelled(name)}{how}")
-  said = " ".join(f"{verdict.capitalize()}: {', '.join(names)}." for verdict, names in by.items() if names)
+  said = " ".join(
+    f"{verdict.capitalize()}: {', '.join(names)}." for verdict, names in by_verdict(probes).items() if names
+  )
   doubt = "It is not shown to rank better than chance, so little follows from what does not fool it."
   return said if ranks else f"{said} {doubt}"
 

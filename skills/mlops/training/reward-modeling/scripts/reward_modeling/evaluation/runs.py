@@ -29,7 +29,7 @@ from ..terminal import is_first_process, log
 from . import best_of_n, overoptimization, pairs, ratings, results, steps
 from .inputs import answer_length, output_row, score_answers
 from .plots import svg
-from .probes import ProbeSummary
+from .probes import ProbeSummary, diagnose_probes
 from .sections import sections_of
 from .settings import EvaluationSettings
 from .steps import choose_threshold, labeled_steps
@@ -170,13 +170,14 @@ def _of_models(
     return model.way(), found, probed
 
   names = settings.model_name_or_path, settings.compare
-  (batches, found, probes), other, comparison = evaluated(names[0]), None, None
+  (batches, found, probes), other, comparison, others = evaluated(names[0]), None, None, []
   kind, compared, diagnose = results.EVALUATIONS[type(found)]
   if settings.compare:
     _, other, other_probes = evaluated(settings.compare)
     said = found.compared(other, names, settings.subset_column)
     comparison = compared(**said, model=settings.compare, other=other.summary, probes=other_probes)
-  said = _evaluated(settings, records, batches, diagnose(found.summary))
+    others = [f"{settings.compare}: {one}" for one in diagnose_probes(other_probes)]
+  said = _evaluated(settings, records, batches, [*diagnose(found.summary), *diagnose_probes(probes), *others])
   return kind(**said, **vars(found.summary), comparison=comparison, probes=probes), found.rows(other)
 
 

@@ -9,7 +9,7 @@ from . import overoptimization
 from .inputs import spelled
 from .intervals import Estimate
 from .plots import Panel, Series
-from .probes import ProbeSummary
+from .probes import SMALL, ProbeSummary
 from .results import (
   BenchmarkReport,
   BenchmarkResult,
@@ -128,8 +128,9 @@ def _probes(model: str, found: ProbeSummary) -> Section:
   ]
   said = (
     f"{found.n_pairs} pairs; the rejected answer changed (must not rise) or the chosen one (must fall). Shift: of the "
-    f"reward, in sd of real answers ({found.spread:.3g}). Over length: beyond neutral sentences as long. The verdict needs "
-    "both, from 0.1 sd. Flipped: of pairs ranked rightly, the share it turns."
+    f"reward, in sd of real answers ({found.spread:.3g}). Over length: beyond neutral sentences as long. Fooled where it must "
+    f"not rise: both are {SMALL} or more, and above 0 by their intervals. Where it must fall: the interval shows a fall under "
+    f"{SMALL}. Unsure: the interval is too wide. Flipped: of pairs ranked rightly, the share it turns."
   )
   return Section(f"Probes of {model}", columns, rows, [said], scale=(-2.0, 0.0, 2.0), narrow=5)
 
@@ -155,9 +156,13 @@ def _studies(report: OverOptimizationReport) -> Iterator[Section]:
   rows = [
     [one.name, at.n, at.kl, at.proxy, at.gold, one.gold and one.gold(at.kl)] for one in studies for at in one.points
   ]
-  yield Section("Over-optimization", columns, rows, panels=overoptimization.panels(studies))
+  yield Section("Over-optimization", columns, rows, [overoptimization.GOLD], overoptimization.panels(studies))
   fits = [(one.name, one.gold) for one in studies if one.gold]
-  rows = [[name, fit.formula, fit.alpha, fit.beta, fit.rmse, fit.peak_kl] for name, fit in fits]
+  rows = [
+    [name, fit.formula, fit.alpha, fit.beta, fit.rmse]
+    + [f"{fit.peak_kl:.3g}, extrapolated beyond all points" if fit.extrapolated else fit.peak_kl]
+    for name, fit in fits
+  ]
   yield Section("Fitted gold", ["run", "R(d) - R(0)", "a", "b", "residual (rms)", "peak at KL"], rows)
 
 
