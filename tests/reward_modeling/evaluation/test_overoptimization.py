@@ -84,7 +84,7 @@ def test_a_peak_beyond_the_points_is_called_an_extrapolation():
   assert "that the fitted gold peaks at 25, beyond all points, is an extrapolation" in diagnose_study(far)
   assert "extrapolation" not in diagnose_study(near)
   tables = [list(_studies(OverOptimizationReport([one], [], None))) for one in (far, near)]
-  assert tables[0][0].texts == [GOLD] and tables[0][1].rows[0][-1] == "25, extrapolated beyond all points"
+  assert tables[0][0].texts == [GOLD] and tables[0][1].rows[0][-1] == "25, extrapolated"
   assert tables[1][1].rows[0][-1] == pytest.approx(25)
 
 

@@ -115,3 +115,16 @@ def test_a_weak_correlation_with_ratings_is_no_yes(correlations, start):
   said = {"model": "m", "dataset": ["r.jsonl"], "format": "rated", "set_aside": {}, "diagnostics": [], "output": None}
   report = RatingReport(n_answers=100, not_scored=0, attributes=summaries, **said)
   assert answer("rate answers", report).startswith(f"{start}: correlation with a0 {correlations[0]:.2f}")
+
+
+@pytest.mark.parametrize(
+  ("accuracies", "start"),
+  [((0.8, 0.6), "Yes"), ((0.8, 0.505), "In part"), ((0.505,), "Not shown"), ((0.4,), "No"), ((None,), "Not measured")],
+)
+def test_ratings_answer_whether_answers_to_one_prompt_are_ranked(accuracies, start):
+  summaries = {
+    f"a{place}": AttributeSummary(100, None, None, one and estimate(one)) for place, one in enumerate(accuracies)
+  }
+  said = {"model": "m", "dataset": ["r.jsonl"], "format": "rated", "set_aside": {}, "diagnostics": [], "output": None}
+  text = answer("rank answers", RatingReport(n_answers=100, not_scored=0, attributes=summaries, **said))
+  assert text.startswith(f"{start}: ") and ("by a0 on" in text) == (accuracies[0] is not None)

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import special
 
 from ..errors import DataError
+from ..results import Number
 
 Z = float(special.ndtri(0.975))
 
@@ -29,10 +30,16 @@ class Estimate:
   """A number with its 95 % interval, from `n` observations of `groups` different prompts."""
 
   value: float
-  low: float
-  high: float
+  low: Number
+  """Null where nothing bounds it, as of one prompt."""
+  high: Number
   n: int
   groups: int
+
+  def __post_init__(self) -> None:  # JSON has no infinity
+    for end, open_ in (("low", -math.inf), ("high", math.inf)):
+      if getattr(self, end) is None:
+        object.__setattr__(self, end, open_)
 
   def __format__(self, spec: str) -> str:
     return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
@@ -161,6 +168,22 @@ def difference(outcomes_a, outcomes_b, groups: Groups = None, weights=None, *, b
   half = t_quantile(int(index.max())) * math.sqrt(variance + effective_groups(index, weights) ** -2)
   low, high = max(value - half, -bound), min(value + half, bound)
   return Estimate(value, low, high, len(differences), int(index.max()) + 1)
+
+
+def jackknife(
+  columns: Sequence[np.ndarray], number: Callable[[np.ndarray], np.ndarray], groups: Groups = None
+) -> Estimate:
+  """A number of the sums of columns [n]: value +- t SE from leaving out each of G prompts in turn, G - 1 degrees of freedom.
+
+  number: sums [columns, ...] -> [...]. Efron and Stein 1981, Annals of Statistics 9:586-596."""
+  index = group_index(groups, len(columns[0]))
+  sums = np.array([np.bincount(index, weights=column) for column in columns])
+  total, n = sums.sum(axis=1), sums.shape[1]
+  with np.errstate(all="ignore"):
+    value, without = float(number(total)), number(total[:, None] - sums)
+    half = t_quantile(n - 1) * math.sqrt((n - 1) * np.var(without))
+  half = half if math.isfinite(half) else math.inf
+  return Estimate(value, value - half, value + half, len(index), n)
 
 
 def pearson(x, y, groups: Groups = None) -> Estimate | None:

@@ -15,7 +15,7 @@ from ..rendering import Conversation
 from ..results import Number
 from ..terminal import log, progress
 from .inputs import Diagnostic, diagnosed, nothing_fits, output_row, prompt_keys
-from .intervals import Estimate, Z, accuracy, correlated, difference, pearson, spearman
+from .intervals import Estimate, Z, accuracy, correlated, difference, jackknife, pearson, spearman
 from .pairs import LEVEL, holm
 from .probes import ProbeSummary, ScoreAnswers, probe_pairs
 
@@ -30,11 +30,13 @@ class AttributeSummary:
   spearman: Estimate | None
   pair_accuracy: Estimate | None
   """Of answers to one prompt with different ratings; each prompt counts once."""
-  rmse: Number = None
-  """Of the head of that name, as the next two."""
+  rmse: Estimate | None = None
+  """Of the head of that name, as the next ones."""
+  rmse_of_mean: Number = None
+  """Of always predicting the mean of these ratings."""
   bias: Number = None
   """Mean prediction less mean rating."""
-  slope: Number = None
+  slope: Estimate | None = None
   """Of the rating by the prediction: 1 if calibrated, below 1 if overconfident."""
 
 
@@ -157,8 +159,19 @@ def _summary(x: np.ndarray, y: np.ndarray, keys: np.ndarray, *, in_units: bool) 
   found = AttributeSummary(len(x), pearson(x, y, keys), spearman(x, y, keys), pairs)
   if not (in_units and len(x)):
     return found
-  slope = float(np.cov(x, y, bias=True)[0, 1] / np.var(x)) if np.ptp(x) > 0 else None
-  return replace(found, rmse=float(np.sqrt(np.mean((x - y) ** 2))), bias=float(np.mean(x - y)), slope=slope)
+  u, v, ones = x - x.mean(), y - y.mean(), np.ones(len(x))
+  slope = jackknife([ones, u, v, u * u, u * v], _slope, keys) if np.ptp(x) > 0 else None
+  # On the logarithmic scale it is nearly symmetric.
+  errors = (x - y) ** 2
+  log = jackknife([ones, errors], lambda sums: np.log(np.maximum(sums[1], 1e-300) / sums[0]) / 2, keys)
+  ends = {end: float(np.exp(getattr(log, end))) if errors.any() else 0.0 for end in ("value", "low", "high")}
+  rmse = replace(log, **ends)
+  return replace(found, rmse=rmse, rmse_of_mean=float(y.std()), bias=float(np.mean(x - y)), slope=slope)
+
+
+def _slope(sums: np.ndarray) -> np.ndarray:
+  n, x, y, xx, xy = sums
+  return (xy - x * y / n) / (xx - x * x / n)
 
 
 def _pair_outcomes(x: np.ndarray, y: np.ndarray, keys: Sequence[str]) -> tuple[list[float], list[str], list[float]]:
@@ -190,13 +203,18 @@ def _compared(a: np.ndarray, b: np.ndarray, y: np.ndarray, keys: np.ndarray) -> 
 
 
 RATING_DIAGNOSTICS: dict[str, Diagnostic] = {
+  "worse_than_mean": Diagnostic(
+    lambda s: s.rmse is not None and s.rmse.low > s.rmse_of_mean,
+    "rmse {rmse:.3f} is above the {rmse_of_mean:.3f} of always predicting the mean rating",
+    "look at `bias` and `slope`: fit a line to held-out ratings, or use the reward to rank only",
+  ),
   "no_correlation": Diagnostic(
     lambda s: s.pearson is not None and s.pearson.low <= 0,
     "correlation {pearson:.3f} is not shown to be above 0",
     "evaluate on more prompts, check that high ratings mean good answers, or train on more ratings",
   ),
   "too_spread": Diagnostic(
-    lambda s: s.slope is not None and s.slope < 0.5 and s.pearson is not None and s.pearson.low > 0,
+    lambda s: s.slope is not None and s.slope.high < 0.5 and s.pearson is not None and s.pearson.low > 0,
     "predictions spread too far: ratings rise by {slope:.2f} where they rise by 1",
     "train for fewer epochs, or on more ratings",
   ),

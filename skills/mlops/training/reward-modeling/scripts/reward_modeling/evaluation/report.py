@@ -114,7 +114,7 @@ def verdicts(parts: Parts) -> Iterator[tuple[str, str]]:
   if steps:
     yield "Does it find wrong steps?", _finds(steps)
   if pairs or not steps:
-    yield "Does it rank answers to one prompt?", _ranking(pairs)
+    yield "Does it rank answers to one prompt?", _ranking_of(ratings) if ratings and not pairs else _ranking(pairs)
   yield "Is it good for best of n, and up to which n?", _best_of_n(parts.get(PoolReport))
   probed = next((part for part in (pairs, ratings) if part and part.probes), None)
   probes = probed and probed.probes
@@ -152,6 +152,16 @@ def _ranking(pairs: PairReport | None) -> str:
     return f"{'No' if right.high < 0.5 else 'Not shown'}: {found}; chance is 50%."
   shown = gain.low > 0
   return f"{'Yes' if shown else 'Not shown'}: {found}, {gain:+.1%} over {'' if shown else 'choosing by '}length alone."
+
+
+def _ranking_of(report: RatingReport) -> str:
+  found = {name: one.pair_accuracy for name, one in report.attributes.items() if one.pair_accuracy}
+  if not found:
+    return "Not measured: no prompt has answers with different ratings."
+  good, bad = sum(one.low > 0.5 for one in found.values()), any(one.high < 0.5 for one in found.values())
+  answer = "Yes" if good == len(found) else "In part" if good else "No" if bad else "Not shown"
+  told = ", ".join(f"by {name} on {one.value:.1%} of {one.n} pairs" for name, one in found.items())
+  return f"{answer}: of two answers to one prompt it prefers the better rated one {told}; chance is 50%. Length was not looked at."
 
 
 def _finds(steps: StepReport) -> str:

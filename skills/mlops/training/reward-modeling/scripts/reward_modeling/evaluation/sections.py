@@ -159,8 +159,14 @@ def _studies(report: OverOptimizationReport) -> Iterator[Section]:
   yield Section("Over-optimization", columns, rows, [overoptimization.GOLD], overoptimization.panels(studies))
   fits = [(one.name, one.gold) for one in studies if one.gold]
   rows = [
-    [name, fit.formula, fit.alpha, fit.beta, fit.rmse]
-    + [f"{fit.peak_kl:.3g}, extrapolated beyond all points" if fit.extrapolated else fit.peak_kl]
+    [
+      name,
+      fit.formula,
+      fit.alpha,
+      fit.beta,
+      fit.rmse,
+      f"{fit.peak_kl:.3g}, extrapolated" if fit.extrapolated else fit.peak_kl,
+    ]
     for name, fit in fits
   ]
   yield Section("Fitted gold", ["run", "R(d) - R(0)", "a", "b", "residual (rms)", "peak at KL"], rows)
@@ -198,7 +204,7 @@ def _benchmark(result: BenchmarkResult) -> Section:
 
 
 def _ratings(report: RatingReport) -> Iterator[Section]:
-  columns = ["attribute", "n", "Pearson", "Spearman", "pairs of a prompt", "RMSE", "bias", "slope"]
+  columns = ["attribute", "n", "Pearson", "Spearman", "pairs of a prompt", "RMSE", "RMSE of the mean", "bias", "slope"]
   other = report.comparison
   for model, part in ((report.model, report), *([(other.model, other.other)] if other else ())):
     rows = [[name, *vars(one).values()] for name, one in part.attributes.items()]
