@@ -21,6 +21,7 @@ from ..data.records import (
 )
 from ..data.sources import read
 from ..data.writing import counted, tell_moved
+from ..ensemble import check_models
 from ..errors import DataError, UsageError
 from ..outputs import check_output_file, write_whole
 from ..results import to_json
@@ -157,24 +158,27 @@ def _of_models(
   evaluate: Callable[[RewardModel, list], Evaluation],
 ) -> tuple[results.PairReport | results.RatingReport, OutputRows]:
   """Of one model, or of two on the same rows."""
+  names, reference = [settings.model_name_or_path], settings.reference_model_name_or_path
+  references = {names[0]: reference}
   if settings.compare:  # before the first model is run
-    of_steps = checkpoints.kind_of(settings.compare) is checkpoints.PROCESS and isinstance(rows[0], Comparison)
-    checkpoints.check(settings.compare, checkpoints.PROCESS if of_steps else checkpoints.OUTCOME)
+    names.append(settings.compare)
+    of_steps = [checkpoints.kind_of(path) is checkpoints.PROCESS and isinstance(rows[0], Comparison) for path in names]
+    kinds = [checkpoints.PROCESS if one else checkpoints.OUTCOME for one in of_steps]
+    references = dict(zip(names, check_models(names, kinds, reference), strict=True))
 
   def evaluated(path: str) -> tuple[str, Evaluation, ProbeSummary | None]:
-    model = _loaded(settings, path)
+    model = _loaded(replace(settings, reference_model_name_or_path=references[path]), path)
     if settings.probes and getattr(model, "compares", False):
       raise UsageError(f"{path} compares answers, and --probes needs the reward of one", hint="leave out --probes")
     found = evaluate(model, rows)
     probed = found.probed(partial(score_answers, model)) if settings.probes else None
     return model.way(), found, probed
 
-  names = settings.model_name_or_path, settings.compare
   (batches, found, probes), other, comparison, others = evaluated(names[0]), None, None, []
   kind, compared, diagnose = results.EVALUATIONS[type(found)]
   if settings.compare:
     _, other, other_probes = evaluated(settings.compare)
-    said = found.compared(other, names, settings.subset_column)
+    said = found.compared(other, tuple(names), settings.subset_column)
     comparison = compared(**said, model=settings.compare, other=other.summary, probes=other_probes)
     others = [f"{settings.compare}: {one}" for one in diagnose_probes(other_probes)]
   said = _evaluated(settings, records, batches, [*diagnose(found.summary), *diagnose_probes(probes), *others])
