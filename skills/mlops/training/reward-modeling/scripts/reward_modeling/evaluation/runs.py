@@ -51,8 +51,8 @@ def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput | None:
   inputs = [*(settings.dataset_name or ()), *(settings.threshold_data or ())]
   writes = settings.output and not settings.overoptimization
   output = check_output_file(settings.output, settings.overwrite, inputs) if writes else None
-  if team and output:
-    team.keep(output, settings, [*inputs, settings.model_name_or_path, settings.compare, settings.benchmark_data])
+  if team and (kept := output or (settings.report and Path(settings.report, "report"))):
+    team.keep(kept, settings, [*inputs, settings.model_name_or_path, settings.compare, settings.benchmark_data])
   report, rows = _evaluated_by(settings)
   if team and team.rank:
     return None
@@ -65,10 +65,10 @@ def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput | None:
     write_whole(output, map(to_json, counted(rows, moved)))
     if moved:
       report = replace(report, metadata_moved=tell_moved(moved))
-  if team:
-    team.forget()
   if folder:
     folder.add(report, worst(rows) if isinstance(report, results.PairReport) else None)
+  if team:
+    team.forget()
   return report
 
 
