@@ -348,7 +348,7 @@ def test_other_response_models_are_not_rows_of_judgebench(tmp_path):
   rows = [JUDGED | {"response_model": model} for model in ("gpt-4o-2024-05-13", "claude-3-5-sonnet-20240620")]
   data = loaded(tmp_path, "judgebench", rows)
   assert (len(data.items), data.rows, data.set_aside) == (1, 1, {"of another response model": 1})
-  with pytest.raises(DataError, match="no row of JudgeBench.* is left: 1 of another response model"):
+  with pytest.raises(DataError, match=r"no row of JudgeBench.* is left: 1 of another response model"):
     loaded(tmp_path / "other", "judgebench", rows[1:])
 
 

@@ -106,11 +106,11 @@ class Measured:
     return Estimate(self.value, min(low, self.value), max(high, self.value), found.n, found.groups)
 
   def minus(self, other: "Measured", groups: np.ndarray) -> Estimate:
-    """The difference on the same observations, with a normal interval."""
-    value, kept = self.value - other.value, self.counted | other.counted
+    """The difference on the same observations."""
+    kept = self.counted | other.counted
     index = group_index(groups[kept], int(kept.sum()))
-    half = Z * math.sqrt(clustered_variance((self.influence - other.influence)[kept], index))
-    return Estimate(value, value - half, value + half, len(index), int(index.max()) + 1)
+    g, variance = int(index.max()) + 1, clustered_variance((self.influence - other.influence)[kept], index)
+    return by_t(self.value - other.value, variance * g / max(g - 1, 1), index)
 
 
 def measure(counts: Sequence[Counts], numbers: Callable[[Ratios], Ratios]) -> tuple[dict[str, Measured], Ratios]:
@@ -173,17 +173,22 @@ def difference(outcomes_a, outcomes_b, groups: Groups = None, weights=None, *, b
 def jackknife(
   columns: Sequence[np.ndarray], number: Callable[[np.ndarray], np.ndarray], groups: Groups = None
 ) -> Estimate:
-  """A number of the sums of columns [n]: value +- t SE from leaving out each of G prompts in turn, G - 1 degrees of freedom.
+  """A number of the sums of columns [n], by leaving out each prompt in turn.
 
   number: sums [columns, ...] -> [...]. Efron and Stein 1981, Annals of Statistics 9:586-596."""
   index = group_index(groups, len(columns[0]))
   sums = np.array([np.bincount(index, weights=column) for column in columns])
   total, n = sums.sum(axis=1), sums.shape[1]
   with np.errstate(all="ignore"):
-    value, without = float(number(total)), number(total[:, None] - sums)
-    half = t_quantile(n - 1) * math.sqrt((n - 1) * np.var(without))
-  half = half if math.isfinite(half) else math.inf
-  return Estimate(value, value - half, value + half, len(index), n)
+    return by_t(float(number(total)), (n - 1) * float(np.var(number(total[:, None] - sums))), index)
+
+
+def by_t(value: float, variance: float, index: np.ndarray) -> Estimate:
+  """With the variance's G - 1 degrees of freedom; one prompt bounds nothing."""
+  prompts = int(index.max()) + 1
+  half = t_quantile(prompts - 1) * math.sqrt(variance)
+  half = math.inf if math.isnan(half) else half
+  return Estimate(value, value - half, value + half, len(index), prompts)
 
 
 def pearson(x, y, groups: Groups = None) -> Estimate | None:
@@ -215,9 +220,10 @@ def spearman(x, y, groups: Groups = None, *, ranks: bool = True) -> Estimate | N
   r, n = found.value, len(found.influence)
   index = group_index(groups, n)
   clustered, independent = clustered_variance(found.influence, index), float(np.sum(found.influence**2))
-  effective = effective_groups(index, np.ones(n))
+  effective = prompts = effective_groups(index, np.ones(n))
   if clustered > 1e-12 / n:
     effective = min(n, n * independent / clustered)
+    effective = min(effective, max(prompts, effective * (Z / t_quantile(int(index.max()))) ** 2))
   limit = 1 - 12 / (n**3 - n)
   inner = min(max(r, -limit), limit)
   variance = 1 + inner**2 / 2 if ranks else 1.0
