@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import DataError
 from .best_of_n import best_of
-from .plots import Panel, Series
+from .panels import Panel, Series
 
 GOLD = "Gold: the reward that was meant, as by people, a larger model or a verifier; proxy: the one that was maximized."
 CURVE_POINTS = 60

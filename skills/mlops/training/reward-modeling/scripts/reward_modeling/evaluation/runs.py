@@ -29,7 +29,6 @@ from ..scoring import RewardModel, Scorer
 from ..terminal import is_first_process, log
 from . import best_of_n, overoptimization, pairs, ratings, results, steps
 from .inputs import answer_length, output_row, score_answers
-from .plots import svg
 from .probes import ProbeSummary, diagnose_probes
 from .sections import sections_of
 from .settings import EvaluationSettings
@@ -113,6 +112,8 @@ def _evaluated(
 def report_overoptimization(settings: EvaluationSettings) -> results.OverOptimizationReport:
   sources, picture = settings.overoptimization, settings.picture
   if picture:
+    from .plots import svg
+
     picture = check_output_file(picture, settings.overwrite, sources)
   rows = [
     (f"{table.name}:{number}", row)

@@ -8,7 +8,7 @@ from ..terminal import log, table
 from . import overoptimization
 from .inputs import spelled
 from .intervals import Estimate
-from .plots import Panel, Series
+from .panels import Panel, Series
 from .probes import SMALL, ProbeSummary
 from .results import (
   BenchmarkReport,
