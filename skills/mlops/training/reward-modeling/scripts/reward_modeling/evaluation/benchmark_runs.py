@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..data.cells import RowError
-from ..data.entries import SetAsideError
+from ..data.entries import Row, SetAsideError
 from ..data.files import READERS, Table, suffix
 from ..data.records import Origin, Ranking, Solution
 from ..data.sources import read
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
   from ..process import ProcessRewardModel
   from ..scoring import RewardModel
 
+AUTHORS_FILES = "give the authors' files"
 LONG_STEP = 200
 BASELINES: dict[bool, dict[str, Callable[[str], float]]] = {
   False: {"longest": len, "shortest": lambda answer: -len(answer)},
@@ -63,25 +64,30 @@ def load_benchmark(name: str, folder: str | None) -> LoadedBenchmark:
       rows += not part.optional
       origin = Origin(found.name, number)
       try:
-        item = replace(benchmark.item(row, part.name or origin.file), origin=origin)
-        if len(item.answers) < 2 and not benchmark.of_steps:
-          raise RowError("there is one answer alone")
+        item = _item(benchmark, row, part.name or origin.file, origin)
       except SetAsideError as reason:
         set_aside[str(reason)] += 1
         rows -= isinstance(reason, ForeignRowError)
         continue
-      except (RowError, LookupError, TypeError, ValueError, AttributeError) as error:
-        said = f"it lacks {error}" if isinstance(error, KeyError) else error
-        message, hint = f"the row is not one of {benchmark.title}: {said}", "give the authors' files"
-        raise DataError(message, where=origin, hint=hint) from error
       key = item.id if benchmark.repeats else origin
       set_aside["repeated"] += key in items
       items.setdefault(key, item)
   if not items:
     why = ", ".join(f"{n} {reason}" for reason, n in set_aside.items())
-    raise DataError(f"no row of {benchmark.title} is left: {why}", hint="give the authors' files")
+    raise DataError(f"no row of {benchmark.title} is left: {why}", hint=AUTHORS_FILES)
   published = sum(part.rows for part in benchmark.parts if not part.optional)
   return LoadedBenchmark([*items.values()], rows, published, dict(+set_aside))
+
+
+def _item(benchmark: Benchmark, row: Row, place: str, origin: Origin) -> Item:
+  try:
+    item = replace(benchmark.item(row, place), origin=origin)
+    if len(item.answers) < 2 and not benchmark.of_steps:
+      raise RowError("there is one answer alone")
+  except (RowError, LookupError, TypeError, ValueError, AttributeError) as error:
+    said = f"it lacks {error}" if isinstance(error, KeyError) else error
+    raise DataError(f"the row is not one of {benchmark.title}: {said}", where=origin, hint=AUTHORS_FILES) from error
+  return item
 
 
 def _tables(name: str, benchmark: Benchmark, folder: str | None) -> Iterator[tuple[Part, Table]]:
