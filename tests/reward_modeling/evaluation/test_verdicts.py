@@ -96,7 +96,7 @@ def test_what_fools_it_is_told_from_damage_that_it_does_not_notice():
   assert _fooled(found, True) == said and _fooled(found, False).startswith(f"{said} It is not shown to rank better")
   assert _limit(None, found).endswith("an optimizer finds out how.") and "fooled" not in _limit(None, None)
   assert diagnose_probes(found) == [
-    "fooled: flattery (praise: +0.50 sd). Next: add pairs whose better answer lacks it; until then an optimizer will find it.",
+    "fooled: flattery (praise: +0.50 sd). Next: add pairs whose better answer lacks it; an optimizer will find it.",
     "notices no damage: shuffled (other order: +0.00 sd). Next: add pairs whose rejected answer is damaged so.",
   ]
   assert diagnose_probes(None) == [] and GOLD in _limit(None, found)

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import special
@@ -109,8 +109,8 @@ class Measured:
     """The difference on the same observations."""
     kept = self.counted | other.counted
     index = group_index(groups[kept], int(kept.sum()))
-    g, variance = int(index.max()) + 1, clustered_variance((self.influence - other.influence)[kept], index)
-    return by_t(self.value - other.value, variance * g / max(g - 1, 1), index)
+    variance, others = clustered_variance((self.influence - other.influence)[kept], index), max(int(index.max()), 1)
+    return by_t(self.value - other.value, variance * (others + 1) / others, index)
 
 
 def measure(counts: Sequence[Counts], numbers: Callable[[Ratios], Ratios]) -> tuple[dict[str, Measured], Ratios]:
@@ -165,9 +165,8 @@ def difference(outcomes_a, outcomes_b, groups: Groups = None, weights=None, *, b
   index = group_index(groups, len(differences))
   value = float(weights @ differences / weights.sum())
   variance = clustered_variance(weights * (differences - value), index) / weights.sum() ** 2
-  half = t_quantile(int(index.max())) * math.sqrt(variance + effective_groups(index, weights) ** -2)
-  low, high = max(value - half, -bound), min(value + half, bound)
-  return Estimate(value, low, high, len(differences), int(index.max()) + 1)
+  found = by_t(value, variance + effective_groups(index, weights) ** -2, index)
+  return replace(found, low=max(found.low, -bound), high=min(found.high, bound))
 
 
 def jackknife(
@@ -197,7 +196,7 @@ def pearson(x, y, groups: Groups = None) -> Estimate | None:
 
 
 def correlated(x, y, *, ranks: bool = False) -> Measured | None:
-  """The correlation of x and y [n], None under 4 values or where one side is constant."""
+  """Of x and y [n]; None under 4 values or where one side is constant."""
   x, y = floats(x), floats(y)
   if len(x) < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
     return None
@@ -233,7 +232,7 @@ def spearman(x, y, groups: Groups = None, *, ranks: bool = True) -> Estimate | N
 
 
 def weights_of(weights, n: int) -> np.ndarray:
-  """[n] all 1 when there are none. Raises DataError without pairs, or when weights cannot weigh."""
+  """[n] all 1 when there are none. Raises DataError where none can weigh."""
   if n == 0:
     raise DataError("no pairs to evaluate", hint="check_data.py shows what the file holds")
   if weights is None:

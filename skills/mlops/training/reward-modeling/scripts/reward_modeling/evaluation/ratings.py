@@ -206,7 +206,7 @@ RATING_DIAGNOSTICS: dict[str, Diagnostic] = {
   "worse_than_mean": Diagnostic(
     lambda s: s.rmse is not None and s.rmse.low > s.rmse_of_mean,
     "rmse {rmse:.3f} is above the {rmse_of_mean:.3f} of always predicting the mean rating",
-    "look at `bias` and `slope`: fit a line to held-out ratings, or use the reward to rank only",
+    "look at `bias` and `slope`, or use it to rank only",
   ),
   "no_correlation": Diagnostic(
     lambda s: s.pearson is not None and s.pearson.low <= 0,

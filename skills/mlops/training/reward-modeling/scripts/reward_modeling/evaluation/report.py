@@ -11,6 +11,7 @@ from ..errors import DataError, UsageError
 from ..outputs import check_output_file, write_whole
 from ..results import to_json
 from ..terminal import log, warn
+from .intervals import Estimate
 from .overoptimization import GOLD
 from .pairs import PAIR_DIAGNOSTICS, PairEvaluation
 from .probes import ProbeSummary, by_verdict
@@ -142,6 +143,10 @@ def _rating(report: RatingReport) -> str:
   return f"{answer}: correlation with {', '.join(lines)}, on {report.n_answers} answers."
 
 
+def _shown(one: Estimate, chance: float = 0.5) -> str:
+  return "Yes" if one.low > chance else "No" if one.high < chance else "Not shown"
+
+
 def _ranking(pairs: PairReport | None) -> str:
   if pairs is None:
     return "Not measured: evaluate it on labeled pairs."
@@ -149,7 +154,7 @@ def _ranking(pairs: PairReport | None) -> str:
   found = f"it is right on {right:.1%} of {pairs.n_pairs} pairs"
   found += f" ({pairs.not_scored} more were not scored)" if pairs.not_scored else ""
   if right.low <= 0.5:
-    return f"{'No' if right.high < 0.5 else 'Not shown'}: {found}; chance is 50%."
+    return f"{_shown(right)}: {found}; chance is 50%."
   shown = gain.low > 0
   return f"{'Yes' if shown else 'Not shown'}: {found}, {gain:+.1%} over {'' if shown else 'choosing by '}length alone."
 
@@ -158,10 +163,10 @@ def _ranking_of(report: RatingReport) -> str:
   found = {name: one.pair_accuracy for name, one in report.attributes.items() if one.pair_accuracy}
   if not found:
     return "Not measured: no prompt has answers with different ratings."
-  good, bad = sum(one.low > 0.5 for one in found.values()), any(one.high < 0.5 for one in found.values())
-  answer = "Yes" if good == len(found) else "In part" if good else "No" if bad else "Not shown"
-  told = ", ".join(f"by {name} on {one.value:.1%} of {one.n} pairs" for name, one in found.items())
-  return f"{answer}: of two answers to one prompt it prefers the better rated one {told}; chance is 50%. Length was not looked at."
+  answers = set(map(_shown, found.values()))
+  answer = answers.pop() if len(answers) == 1 else "In part" if "Yes" in answers else "No"
+  told = ", ".join(f"{name} on {one.value:.1%} of {one.n} pairs" for name, one in found.items())
+  return f"{answer}: it prefers the answer rated higher by {told} of a prompt; chance is 50%. Length was not looked at."
 
 
 def _finds(steps: StepReport) -> str:
@@ -169,7 +174,7 @@ def _finds(steps: StepReport) -> str:
   if not auroc or not first:
     return "Not shown: the solutions hold no wrong step, or no right one."
   found = f"AUROC {auroc:.3f}, 0.5 by chance; the first error of a solution is found in {first:.1%}"
-  return f"{'Yes' if auroc.low > 0.5 else 'No' if auroc.high < 0.5 else 'Not shown'}: {found}."
+  return f"{_shown(auroc)}: {found}."
 
 
 def _best_of_n(pools: PoolReport | None) -> str:

@@ -34,6 +34,7 @@ from .sections import sections_of
 from .settings import EvaluationSettings
 from .steps import choose_threshold, labeled_steps
 
+STEPS = "labels of steps"
 OutputRows = list[dict[str, object]]
 Evaluation = pairs.PairEvaluation | ratings.RatingEvaluation
 
@@ -47,9 +48,9 @@ def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput | None:
     from .report import Folder, worst
 
     folder = Folder(settings.report, settings.model_name_or_path, settings.overwrite)
-  inputs = [*(settings.dataset_name or ()), *(settings.threshold_data or ())]
-  writes = settings.output and not settings.overoptimization
-  output = check_output_file(settings.output, settings.overwrite, inputs) if writes else None
+  inputs, output = [*(settings.dataset_name or ()), *(settings.threshold_data or ())], None
+  if settings.output and not settings.overoptimization:
+    output = check_output_file(settings.output, settings.overwrite, inputs)
   if team and (kept := output or (settings.report and Path(settings.report, "report"))):
     team.keep(kept, settings, [*inputs, settings.model_name_or_path, settings.compare, settings.benchmark_data])
   report, rows = _evaluated_by(settings)
@@ -128,12 +129,14 @@ def report_overoptimization(settings: EvaluationSettings) -> results.OverOptimiz
   return results.OverOptimizationReport(studies, diagnostics, picture and str(picture))
 
 
+def _refuse(settings: EvaluationSettings, **only_for: str) -> None:
+  for name, what in only_for.items():
+    if getattr(settings, name) is not None:
+      raise UsageError(f"--{name} is for {what}, which the data does not hold for this model")
+
+
 def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[results.PairReport, OutputRows]:
-  if settings.threshold is not None or settings.threshold_data or settings.rating_range:
-    name, what = (
-      ("rating_range", "answers that are rated") if settings.rating_range else ("threshold", "labels of steps")
-    )
-    raise UsageError(f"--{name} is for {what}, which the data does not hold for this model")
+  _refuse(settings, rating_range="answers that are rated", threshold=STEPS, threshold_data=STEPS)
   compared = comparisons(records)
   if not compared:
     raise DataError(
@@ -145,9 +148,7 @@ def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[result
 
 
 def report_ratings(settings: EvaluationSettings, records: Records) -> tuple[results.RatingReport, OutputRows]:
-  for name in ("threshold", "threshold_data", "subset_column"):
-    if getattr(settings, name):
-      raise UsageError(f"--{name} is not for answers that are rated by themselves")
+  _refuse(settings, threshold=STEPS, threshold_data=STEPS, subset_column="pairs and steps")
   answers = rated_answers(records, settings.rating_range)
   return _of_models(settings, records, answers, ratings.evaluate_ratings)
 

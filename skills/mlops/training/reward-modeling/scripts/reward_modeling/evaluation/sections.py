@@ -127,10 +127,9 @@ def _probes(model: str, found: ProbeSummary) -> Section:
     for probe, one in found.probes.items()
   ]
   said = (
-    f"{found.n_pairs} pairs; the rejected answer changed (must not rise) or the chosen one (must fall). Shift: of the "
-    f"reward, in sd of real answers ({found.spread:.3g}). Over length: beyond neutral sentences as long. Fooled where it must "
-    f"not rise: both are {SMALL} or more, and above 0 by their intervals. Where it must fall: the interval shows a fall under "
-    f"{SMALL}. Unsure: the interval is too wide. Flipped: of pairs ranked rightly, the share it turns."
+    f"{found.n_pairs} pairs. Shift: of the reward, in sd of real answers ({found.spread:.3g}). Over length: beyond neutral "
+    "sentences as long. Flipped: of pairs ranked rightly, the share it turns. Fooled, where a rejected answer must not rise: "
+    f"both {SMALL} or more, and above 0 by the intervals; where a chosen one must fall: it falls by less, by the interval."
   )
   return Section(f"Probes of {model}", columns, rows, [said], scale=(-2.0, 0.0, 2.0), narrow=5)
 

@@ -205,13 +205,6 @@ def cross_fitted(data: LabeledSteps, half: np.ndarray) -> np.ndarray:
   return thresholds
 
 
-def _can_choose(data: LabeledSteps, half: np.ndarray) -> bool:
-  with contextlib.suppress(DataError):
-    cross_fitted(data, half)
-    return True
-  return False
-
-
 class Baseline(NamedTuple):
   """chosen: flagged under a threshold that is chosen as the model's is; else under 0.5."""
 
@@ -261,7 +254,7 @@ class StepEvaluation:
 
 
 def score_steps(model: ProcessRewardModel, solutions: Sequence[Solution]) -> AnswerRewards:
-  """[solutions][steps] the probability of being correct, None for what the over-length policy left out."""
+  """[solutions][steps] probability of being correct; None for what did not fit."""
   with progress("scoring", len(solutions)) as advance:
     scored = model.score_solutions([Steps(s.prompt, s.steps, s.origin) for s in solutions], advance)
   return [step_rewards(solution.steps, row) for row, solution in zip(scored, solutions, strict=True)]
@@ -287,8 +280,11 @@ def evaluate_steps(
   elif threshold_data is not None:
     others = threshold_data, score_steps(model, threshold_data)
     chosen_on = f"{len(threshold_data)} solutions of other data"
-  elif fallback and not _can_choose(data, half):
-    threshold, chosen_on = FIXED, "fixed, since too few solutions have an error or have none"
+  elif fallback:
+    try:
+      cross_fitted(data, half)
+    except DataError:
+      threshold, chosen_on = FIXED, "fixed, since too few solutions have an error or have none"
   baselines = {}
   for name, one in STEP_BASELINES.items():
     blind = _labeled(one, solutions, scores)
