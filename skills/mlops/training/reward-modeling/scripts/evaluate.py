@@ -16,8 +16,7 @@
     uv run scripts/evaluate.py --overoptimization points.jsonl --picture curves.svg
 
 Reads   comparisons, rankings, rated answers, solutions with step labels, or with --best_of_n completions of known correctness
-Writes  a report on stderr, one JSON object on stdout, a row with its rewards for each row of the data to --output,
-        a page and a model card to the folder --report
+Writes  tables on stderr, one JSON object on stdout, every row with its rewards to --output, a page and a card to --report
 references/evaluation.md says how to read the numbers.
 """
 

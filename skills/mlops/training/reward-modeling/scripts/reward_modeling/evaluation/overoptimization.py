@@ -79,7 +79,7 @@ class Fit:
   residuals: list[float]
   """At every point."""
   extrapolated: bool = False
-  """Whether the peak lies beyond the largest KL that was measured."""
+  """The peak lies beyond all points."""
 
   def __call__(self, kl: float) -> float:
     d = math.sqrt(max(kl, 0.0))

@@ -81,11 +81,9 @@ class RatingEvaluation:
     sides = []
     for one, own, rating in zip(self.answers, self.numbers, ratings, strict=True):
       if own and not np.isnan(rating):
-        pair = {"prompt": one.prompt, "tools": one.tools, "origin": one.origin}
-        good = {"chosen": one.completion, "rejected": []}, own[0], None
-        poor = {"chosen": [], "rejected": one.completion}, None, own[0]
-        texts, *rewards = good if rating >= mean else poor
-        sides.append((Comparison(**pair, **texts), *rewards))
+        both = [(one.completion, own[0]), ([], None)]
+        texts, rewards = zip(*(both if rating >= mean else reversed(both)), strict=True)
+        sides.append((Comparison(one.prompt, *texts, tools=one.tools, origin=one.origin), *rewards))
     return probe_pairs(sides, score)
 
   def compared(self, other: RatingEvaluation, names: tuple[str, str], _: str | None) -> dict[str, object]:

@@ -34,7 +34,7 @@ from .sections import sections_of
 from .settings import EvaluationSettings
 from .steps import choose_threshold, labeled_steps
 
-STEPS = "labels of steps"
+_STEPS = "labels of steps"
 OutputRows = list[dict[str, object]]
 Evaluation = pairs.PairEvaluation | ratings.RatingEvaluation
 
@@ -136,7 +136,7 @@ def _refuse(settings: EvaluationSettings, **only_for: str) -> None:
 
 
 def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[results.PairReport, OutputRows]:
-  _refuse(settings, rating_range="answers that are rated", threshold=STEPS, threshold_data=STEPS)
+  _refuse(settings, rating_range="answers that are rated", threshold=_STEPS, threshold_data=_STEPS)
   compared = comparisons(records)
   if not compared:
     raise DataError(
@@ -148,7 +148,7 @@ def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[result
 
 
 def report_ratings(settings: EvaluationSettings, records: Records) -> tuple[results.RatingReport, OutputRows]:
-  _refuse(settings, threshold=STEPS, threshold_data=STEPS, subset_column="pairs and steps")
+  _refuse(settings, threshold=_STEPS, threshold_data=_STEPS, subset_column="pairs and steps")
   answers = rated_answers(records, settings.rating_range)
   return _of_models(settings, records, answers, ratings.evaluate_ratings)
 
@@ -164,8 +164,8 @@ def _of_models(
   references = {names[0]: reference}
   if settings.compare:  # before the first model is run
     names.append(settings.compare)
-    of_steps = [checkpoints.kind_of(path) is checkpoints.PROCESS and isinstance(rows[0], Comparison) for path in names]
-    kinds = [checkpoints.PROCESS if one else checkpoints.OUTCOME for one in of_steps]
+    found = [isinstance(rows[0], Comparison) and checkpoints.kind_of(path) for path in names]
+    kinds = [one if one is checkpoints.PROCESS else checkpoints.OUTCOME for one in found]
     references = dict(zip(names, check_models(names, kinds, reference), strict=True))
 
   def evaluated(path: str) -> tuple[str, Evaluation, ProbeSummary | None]:

@@ -101,10 +101,7 @@ def _pairs(report: PairReport) -> Iterator[Section]:
   drawn.append(Series("calibrated", [(0.5, 0.5), (1, 1)], "dashed", 6))
   columns = ["model", "pairs", "mean confidence", "accuracy"]
   yield Section("Calibration: how sure, how right", columns, rows, panels=[Panel("", *columns[2:], drawn)])
-  if report.probes:
-    yield _probes(own, report.probes)
-  if other and other.probes:
-    yield _probes(others[0], other.probes)
+  yield from _probed(report, own, *others)
 
 
 def _comparison(a: str, b: str, found: ComparisonWith) -> Section:
@@ -118,6 +115,12 @@ def _comparison(a: str, b: str, found: ComparisonWith) -> Section:
   both = f"both are on {found.both_right}, wrong on {found.both_wrong}, tied on {found.both_tied}."
   said = [f"{found.verdict}.", f"{alone}; {both} p by prompt is corrected for the number of subsets."]
   return Section("Two models", columns, rows, said, scale=(-0.5, 0.0, 0.5))
+
+
+def _probed(report: PairReport | RatingReport, *models: str | None) -> Iterator[Section]:
+  for model, one in zip(models, (report, report.comparison), strict=False):
+    if one and one.probes:
+      yield _probes(model, one.probes)
 
 
 def _probes(model: str, found: ProbeSummary) -> Section:
@@ -213,9 +216,7 @@ def _ratings(report: RatingReport) -> Iterator[Section]:
     rows = [[name, *vars(one).values()] for name, one in other.attributes.items()]
     columns = ["attribute", "Pearson, A - B", "p, corrected", "pairs of a prompt, A - B"]
     yield Section("Two models", columns, rows, [f"A: {report.model}. B: {other.model}. {other.verdict}."])
-  for model, found in ((report.model, report.probes), *([(other.model, other.probes)] if other else ())):
-    if found:
-      yield _probes(model, found)
+  yield from _probed(report, report.model, other and other.model)
 
 
 SECTIONS = {

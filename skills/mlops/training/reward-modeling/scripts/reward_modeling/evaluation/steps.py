@@ -205,6 +205,12 @@ def cross_fitted(data: LabeledSteps, half: np.ndarray) -> np.ndarray:
   return thresholds
 
 
+def _can_choose(data: LabeledSteps, half: np.ndarray) -> bool:
+  with contextlib.suppress(DataError):
+    return bool(len(cross_fitted(data, half)))
+  return False
+
+
 class Baseline(NamedTuple):
   """chosen: flagged under a threshold that is chosen as the model's is; else under 0.5."""
 
@@ -280,11 +286,8 @@ def evaluate_steps(
   elif threshold_data is not None:
     others = threshold_data, score_steps(model, threshold_data)
     chosen_on = f"{len(threshold_data)} solutions of other data"
-  elif fallback:
-    try:
-      cross_fitted(data, half)
-    except DataError:
-      threshold, chosen_on = FIXED, "fixed, since too few solutions have an error or have none"
+  elif fallback and not _can_choose(data, half):
+    threshold, chosen_on = FIXED, "fixed, since too few solutions have an error or have none"
   baselines = {}
   for name, one in STEP_BASELINES.items():
     blind = _labeled(one, solutions, scores)
@@ -357,7 +360,7 @@ def _rows(
 
 
 def _no_better_flags(measure: str, label: str) -> Diagnostic:
-  """The interval reaches down to that of the best baseline, whose threshold is chosen alike."""
+  """Its interval reaches that of the best baseline."""
   return Diagnostic(
     lambda s: getattr(s, measure) and getattr(s, measure).low <= s.best[measure].estimate.high,
     f"{label} {{{measure}:.3f}} is not shown to be above that of the best baseline: {{best[{measure}].name}} {{best[{measure}].estimate:.3f}}",
@@ -378,8 +381,7 @@ STEP_DIAGNOSTICS = (
   ),
   Diagnostic(
     lambda s: s.auroc and s.auroc.low <= s.best["auroc"].estimate.value,
-    "AUROC {auroc:.3f} is not shown to be above that of length and position alone: "
-    "{best[auroc].name} {best[auroc].estimate:.3f}",
+    "AUROC {auroc:.3f} is not shown to be above that of length and position: {best[auroc].name} {best[auroc].estimate:.3f}",
     "evaluate on solutions that are labeled to their end, of steps of like length",
   ),
   Diagnostic(
