@@ -381,7 +381,7 @@ STEP_DIAGNOSTICS = (
   ),
   Diagnostic(
     lambda s: s.auroc and s.auroc.low <= s.best["auroc"].estimate.value,
-    "AUROC {auroc:.3f} is not shown to be above that of length and position: {best[auroc].name} {best[auroc].estimate:.3f}",
+    "AUROC {auroc:.3f} is not shown to be above that of length and position alone: {best[auroc].name} {best[auroc].estimate:.3f}",
     "evaluate on solutions that are labeled to their end, of steps of like length",
   ),
   Diagnostic(
