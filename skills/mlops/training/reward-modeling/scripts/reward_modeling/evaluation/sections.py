@@ -160,17 +160,8 @@ def _studies(report: OverOptimizationReport) -> Iterator[Section]:
   ]
   yield Section("Over-optimization", columns, rows, [overoptimization.GOLD], overoptimization.panels(studies))
   fits = [(one.name, one.gold) for one in studies if one.gold]
-  rows = [
-    [
-      name,
-      fit.formula,
-      fit.alpha,
-      fit.beta,
-      fit.rmse,
-      f"{fit.peak_kl:.3g}, extrapolated" if fit.extrapolated else fit.peak_kl,
-    ]
-    for name, fit in fits
-  ]
+  peaks = [f"{fit.peak_kl:.3g}, extrapolated" if fit.extrapolated else fit.peak_kl for _, fit in fits]
+  rows = [[name, fit.formula, fit.alpha, fit.beta, fit.rmse, at] for (name, fit), at in zip(fits, peaks, strict=True)]
   yield Section("Fitted gold", ["run", "R(d) - R(0)", "a", "b", "residual (rms)", "peak at KL"], rows)
 
 
