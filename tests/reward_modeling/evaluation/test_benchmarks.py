@@ -310,6 +310,13 @@ SOUND = {
 }
 
 
+def test_a_file_of_ties_alone_is_an_error(tmp_path):
+  with pytest.raises(DataError, match="no row of PPE is left: 2 tie"):
+    loaded(
+      tmp_path, "ppe", [VOTE | {"winner": "tie"}, VOTE | {"winner": "tie (bothbad)"}], "PPE-Human-Preference-V1/a.jsonl"
+    )
+
+
 @pytest.mark.parametrize(
   ("of", "change", "said"),
   [
@@ -319,6 +326,7 @@ SOUND = {
     ("rewardbench2", {"id": "7"}, "expected one of ref, tied"),
     ("rewardbench2", {"rejected": "b"}, "`rejected` is text (b), not a list"),
     ("rewardbench2", {"rejected": []}, "`rejected` is not a list of texts"),
+    ("judgebench", {"response_model": "claude-3-5-sonnet-20240620"}, "it is of another `response_model`"),
     ("judgebench", {"label": "A=B"}, "expected one of a>b, b>a"),
     ("ppe/PPE-Human-Preference-V1", {"winner": "A"}, "expected one of model_a, model_b, tie"),
     ("ppe/PPE-Human-Preference-V1", {"winner": None}, "expected one of model_a, model_b, tie"),
@@ -341,15 +349,6 @@ def test_a_row_that_would_be_added_up_wrongly_is_an_error(of, change, said, tmp_
   with pytest.raises(DataError, match="the row is not one of") as raised:
     loaded(tmp_path, name, [SOUND[of], {**SOUND[of], **change}], file)
   assert said in raised.value.message and raised.value.where.endswith(":2")
-
-
-def test_other_response_models_are_not_rows_of_judgebench(tmp_path):
-  """A file that pools both of the authors' splits; what is left of it counts as complete."""
-  rows = [JUDGED | {"response_model": model} for model in ("gpt-4o-2024-05-13", "claude-3-5-sonnet-20240620")]
-  data = loaded(tmp_path, "judgebench", rows)
-  assert (len(data.items), data.rows, data.set_aside) == (1, 1, {"of another response model": 1})
-  with pytest.raises(DataError, match=r"no row of JudgeBench.* is left: 1 of another response model"):
-    loaded(tmp_path / "other", "judgebench", rows[1:])
 
 
 def test_the_folder_nearest_to_a_file_names_its_subset(tmp_path):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..data.cells import RowError, decoded, expect
-from ..data.entries import Row, SetAsideError
+from ..data.entries import Row
 from ..data.records import Message, Origin
 from .intervals import Counts, Ratios
 
@@ -29,10 +29,6 @@ class Item:
   id: str | int | None = None
   group: str | None = None
   origin: Origin | None = None
-
-
-class ForeignRowError(SetAsideError):
-  """A row that the benchmark does not hold."""
 
 
 class Part(NamedTuple):

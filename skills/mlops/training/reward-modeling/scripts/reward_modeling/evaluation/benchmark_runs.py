@@ -16,7 +16,7 @@ from ..data.files import READERS, Table, suffix
 from ..data.records import Origin, Ranking, Solution
 from ..data.sources import read
 from ..errors import DataError, UsageError, did_you_mean
-from .benchmark_entries import Benchmark, ForeignRowError, Item, ItemRewards, Part
+from .benchmark_entries import Benchmark, Item, ItemRewards, Part
 from .benchmarks import BENCHMARKS
 from .inputs import TOO_LONG, prompt_keys, score_answers, spelled
 from .intervals import Counts, Measured, group_index, measure
@@ -67,7 +67,6 @@ def load_benchmark(name: str, folder: str | None) -> LoadedBenchmark:
         item = _item(benchmark, row, part.name or origin.file, origin)
       except SetAsideError as reason:
         set_aside[str(reason)] += 1
-        rows -= isinstance(reason, ForeignRowError)
         continue
       key = item.id if benchmark.repeats else origin
       set_aside["repeated"] += key in items

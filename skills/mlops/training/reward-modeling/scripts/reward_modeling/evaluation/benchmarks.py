@@ -12,7 +12,6 @@ from ..data.entries import Row, SetAsideError
 from .benchmark_entries import (
   Benchmark,
   Counted,
-  ForeignRowError,
   Item,
   ItemRewards,
   Part,
@@ -129,7 +128,7 @@ def _rm_bench_rule(item: Item, rewards: Sequence[float]) -> Counted:
 def _judgebench_item(row: Row, place: str) -> Item:
   section = JUDGEBENCH_GROUPS[one_of(JUDGEBENCH_GROUPS, row["source"], "source")]
   if "gpt" not in row.get("response_model", "gpt"):
-    raise ForeignRowError("of another response model")
+    raise RowError("it is of another `response_model`")
   a_wins = one_of(("a>b", "b>a"), row["label"], "label") == "a>b"
   return Item(prompt_of(row, "question"), texts(row, "response_A", "response_B"), section, a_wins, row["pair_id"])
 
