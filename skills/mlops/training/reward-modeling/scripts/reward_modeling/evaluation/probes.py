@@ -139,7 +139,7 @@ NEXT = {
 
 
 def by_verdict(found: ProbeSummary) -> dict[str, list[str]]:
-  """The probes of each verdict, in words; NEXT has the bad ones."""
+  """In words; NEXT has the bad ones."""
   by: dict[str, list[str]] = {verdict: [] for verdict in (*NEXT, "unsure", "not tested", "not fooled")}
   for name, one in found.probes.items():
     fooled = one.verdict == "fooled"
