@@ -44,7 +44,7 @@ def main(objectives: list[str]) -> None:
       spent = time.process_time() - start
       for name, one in done.json["evaluation"]["attributes"].items():
         pearson = "{value:.3f} [{low:.3f}, {high:.3f}]".format(**one["pearson"])
-        rmse = f"{one['rmse']:.2f}" if one.get("rmse") is not None else ""
+        rmse = f"{one['rmse']['value']:.2f}" if one.get("rmse") is not None else ""
         print(f"| {objective} | {name} | {pearson} | {rmse} | {spent:.0f} |", flush=True)
       print(json.dumps(done.json["counts"]), file=sys.stderr)
 

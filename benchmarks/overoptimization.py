@@ -155,7 +155,8 @@ def ppo_points(folder: Path, policy: Path, rewards: Any, model: Path, seed: int,
 
 def picture(studies: dict[tuple[str, str], Any]) -> str:
   """Gold against KL: a row for each method, on the left by size and on the right by data. Lines are the fitted curves."""
-  from reward_modeling.evaluation.plots import Panel, Series, svg
+  from reward_modeling.evaluation.panels import Panel, Series
+  from reward_modeling.evaluation.plots import svg
 
   panels = []
   for method in METHODS:

@@ -153,7 +153,8 @@ def main() -> None:
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--side", choices=SIDES, help="run this one alone, in this process")
   args = parser.parse_args()
-  from reward_modeling.evaluation.plots import Panel, Series, svg
+  from reward_modeling.evaluation.panels import Panel, Series
+  from reward_modeling.evaluation.plots import svg
   from reward_modeling.outputs import write_whole
   from reward_modeling.program import quiet_libraries
   from reward_modeling.results import keep_stdout_for_results

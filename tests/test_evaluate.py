@@ -94,6 +94,28 @@ def test_compare_counts_who_is_right_where(judged, toy_model, pairs_file, tiny, 
   assert 0 < comparison["mcnemar_p"] <= 1
 
 
+def test_compare_takes_a_dpo_model_with_its_reference_on_either_side(judged, toy_model, pairs_file, tiny, tmp_path):
+  """The numbers of each model are those of its evaluation alone."""
+  model, dpo, reference = toy_model[0], tiny("qwen2", seed=1), ("--reference_model_name_or_path", tiny("qwen2"))
+  data = ("--dataset_name", pairs_file)
+  alone = run_main("evaluate.py", "--model_name_or_path", dpo, *reference, *data)
+  assert alone.returncode == 0, alone.stderr
+  for first, second in ((model, dpo), (dpo, model), (dpo, tiny("qwen2"))):
+    out = tmp_path / f"{second.name}.jsonl"
+    flags = ("--compare", second, *reference, "--output", out, "--overwrite")
+    done = run_main("evaluate.py", "--model_name_or_path", first, *data, *flags)
+    assert done.returncode == 0, done.stderr
+    found = {first: done.json["accuracy"], second: done.json["comparison"]["other"]["accuracy"]}
+    wanted = {model: judged[0]["accuracy"], dpo: alone.json["accuracy"]}
+    assert {path: found[path] for path in wanted.keys() & found.keys()} == {
+      path: wanted[path] for path in wanted if path in found
+    }
+  rows = [json.loads(line) for line in out.open()]
+  assert {row["other_reward_chosen"] for row in rows} == {0.0}, "the reference against itself"
+  refused = run_main("evaluate.py", "--model_name_or_path", model, *data, "--compare", model, *reference)
+  assert refused.returncode == 2 and "has a reward of its own" in refused.stderr
+
+
 def test_compare_with_what_is_no_reward_model_is_refused_before_the_work(toy_model, pairs_file, tiny):
   words = ("--model_name_or_path", toy_model[0], "--dataset_name", pairs_file, "--compare", tiny("qwen2"))
   done = run_main("evaluate.py", *words)

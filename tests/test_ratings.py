@@ -8,6 +8,7 @@ import attribute_world
 import numpy as np
 import pytest
 import torch
+from pydantic import TypeAdapter
 from scipy import stats
 
 from conftest import run_main, user, write_jsonl
@@ -15,7 +16,9 @@ from reward_modeling import RewardModel, checkpoints
 from reward_modeling.attributes import of_card
 from reward_modeling.ensemble import Rewards
 from reward_modeling.errors import DataError
+from reward_modeling.evaluation.ratings import AttributeSummary, RatingSummary
 from reward_modeling.golden import read_card
+from reward_modeling.results import to_json
 
 FLAGS = ("--learning_rate", "3e-3", "--max_steps", "40", "--per_device_train_batch_size", "16", "--save_strategy", "no")
 WORDS = ["apples", "basket", "red", "blue", "green", "one", "two", "three", "four", "five", "six", "world"]
@@ -186,7 +189,7 @@ def test_labels_of_kto_are_learned_and_the_reward_is_their_log_odds(tiny, tmp_pa
   data = write_jsonl(tmp_path / "kto.jsonl", rows)
   said = train(tiny("qwen2"), data, tmp_path / "m", "--objective", "binary", "--val_set_size", "0.2")
   found = said["evaluation"]["attributes"]["desirable"]
-  assert found["pearson"]["value"] > 0.8 and found["rmse"] < 0.4
+  assert found["pearson"]["value"] > 0.8 and found["rmse"]["value"] < 0.4
   done = run_main(
     "score.py", "--model_name_or_path", tmp_path / "m", "--prompt", "hello", "--completions", "thank you red", "no"
   )
@@ -346,9 +349,10 @@ def test_evaluation_has_the_numbers_of_scipy(rated_model, files, tmp_path):
     assert found["pearson"]["value"] == pytest.approx(stats.pearsonr(x, y).statistic)
     assert found["spearman"]["value"] == pytest.approx(stats.spearmanr(x, y).statistic)
     if name != "reward":
-      assert found["rmse"] == pytest.approx(math.sqrt(np.mean((x - y) ** 2)))
+      assert found["rmse"]["value"] == pytest.approx(math.sqrt(np.mean((x - y) ** 2)))
+      assert found["rmse_of_mean"] == pytest.approx(np.std(y))
       assert found["bias"] == pytest.approx(np.mean(x - y))
-      assert found["slope"] == pytest.approx(stats.linregress(x, y).slope)
+      assert found["slope"]["value"] == pytest.approx(stats.linregress(x, y).slope)
     right, prompts = 0, 0
     for a, b in pairwise(kept):
       differ = a["prompt"] == b["prompt"] and _rating(a["ratings"], name) != _rating(b["ratings"], name)
@@ -448,6 +452,47 @@ def test_the_difference_of_two_correlations_is_tested_at_its_level():
     assert (one.p < 0.05) == (one.pearson.low > 0 or one.pearson.high < 0)
     below += one.p < 0.05
   assert 0.03 < below / times < 0.08
+
+
+def _clustered_ratings(rng, prompts, each=3):
+  """Predictions and ratings 0 to 4 of answers that share half of their scatter with the others to their prompt."""
+  u, v = (np.repeat(rng.normal(size=prompts), each) for _ in range(2))
+  x = (u + rng.normal(size=prompts * each)) / math.sqrt(2)
+  noise = (v + rng.normal(size=prompts * each)) / math.sqrt(2)
+  return x + 2, np.clip(np.round(2 + 0.7 * x + 0.8 * noise), 0, 4), np.repeat(np.arange(prompts), each)
+
+
+@pytest.mark.parametrize("prompts", [6, 40])
+def test_intervals_of_rmse_and_slope_cover_the_truth(prompts):
+  from reward_modeling.evaluation.ratings import _summary
+
+  rng, times = np.random.default_rng(1), 400
+  x, y, _ = _clustered_ratings(rng, 100_000)
+  truth = {"rmse": math.sqrt(np.mean((x - y) ** 2)), "slope": stats.linregress(x, y).slope}
+  covered = dict.fromkeys(truth, 0)
+  for _ in range(times):
+    found = _summary(*_clustered_ratings(rng, prompts), in_units=True)
+    for name, value in truth.items():
+      covered[name] += getattr(found, name).low <= value <= getattr(found, name).high
+  assert all(0.92 < one / times < 0.98 for one in covered.values()), covered
+
+
+def test_rmse_stands_beside_that_of_the_mean_and_one_prompt_bounds_nothing():
+  """Errors 1, 0, 1, 2 against ratings 1, 2, 3, 4, whose mean is off by 1.5, 0.5, 0.5, 1.5."""
+  from reward_modeling.evaluation.ratings import _summary, diagnose_ratings
+
+  x, y = np.array([2.0, 2.0, 2.0, 2.0]), np.array([1.0, 2.0, 3.0, 4.0])
+  found = _summary(x, y, np.arange(4), in_units=True)
+  assert (found.rmse.value, found.rmse_of_mean) == pytest.approx((math.sqrt(6 / 4), math.sqrt(5 / 4)))
+  assert found.slope is None and found.rmse.low < found.rmse.value < found.rmse.high
+  one = _summary(x, y, np.zeros(4), in_units=True)
+  assert (one.rmse.low, one.rmse.high, one.rmse.groups) == (0, math.inf, 1)
+  assert json.loads(to_json(one))["rmse"]["high"] is None
+  assert TypeAdapter(AttributeSummary).validate_json(to_json(one)) == one, "as a report keeps it"
+  assert _summary(y, y, np.arange(4), in_units=True).rmse.high == 0
+  far = _summary(y + 9, y, np.arange(4), in_units=True)
+  (said,) = diagnose_ratings(RatingSummary(4, 0, {"polite": far}))[:1]
+  assert said.startswith("polite: rmse 9.000 [9.000, 9.000] is above the 1.118 of always predicting the mean rating")
 
 
 def test_a_rated_conversation_is_its_last_answer(tiny, tmp_path):

@@ -80,8 +80,10 @@ def alike(one, other) -> bool:
   return one == (pytest.approx(other, abs=1e-6) if isinstance(other, float) else other)
 
 
-@pytest.mark.parametrize("script", ["score.py", "evaluate.py"])
-def test_a_run_that_is_killed_goes_on_when_it_is_started_again(script, toy_model, tmp_path):
+@pytest.mark.parametrize(
+  ("script", "writes"), [("score.py", "output"), ("evaluate.py", "output"), ("evaluate.py", "report")]
+)
+def test_a_run_that_is_killed_goes_on_when_it_is_started_again(script, writes, toy_model, tmp_path):
   if script == "score.py":
     made = [{"id": i, "prompt": "a", "completions": [f"{i} {k}" for k in range(9)]} for i in range(1900)]
   else:
@@ -90,6 +92,8 @@ def test_a_run_that_is_killed_goes_on_when_it_is_started_again(script, toy_model
   flags = ("--model_name_or_path", toy_model[0], {"score.py": "--input"}.get(script, "--dataset_name"), data)
   alone = run_main(script, *flags, "--output", tmp_path / "one.jsonl").json
   command, shards = (script, *flags, "--output", tmp_path / "two.jsonl"), tmp_path / ".two.jsonl.shards"
+  if writes == "report":
+    command, shards = (script, *flags, "--report", tmp_path / "page"), tmp_path / "page" / ".report.shards"
   process = torchrun(*command)
   while process.poll() is None and not list(shards.glob("0*.json")):
     time.sleep(0.002)
@@ -97,7 +101,7 @@ def test_a_run_that_is_killed_goes_on_when_it_is_started_again(script, toy_model
   for pid in ranks:
     os.kill(int(pid), signal.SIGKILL)
   process.wait()
-  assert len(ranks) == 2 and not (tmp_path / "two.jsonl").exists()
+  assert len(ranks) == 2 and not (tmp_path / "two.jsonl").exists() and not [*tmp_path.glob("page/*.html")]
   kept = list(shards.glob("0*.json"))
   assert 0 < len(kept) < 3
   for shard in kept:  # a count that only these files have shows that they are read, and not scored again
@@ -109,9 +113,12 @@ def test_a_run_that_is_killed_goes_on_when_it_is_started_again(script, toy_model
   assert f"going on with the {len(kept)} shards" in told
   assert shared.pop("truncated") - alone.pop("truncated") == 1000 * len(kept)
   assert alike({**shared, "output": 0}, {**alone, "output": 0})
-  one, two = ([json.loads(line) for line in (tmp_path / name).open()] for name in ("one.jsonl", "two.jsonl"))
-  assert alike(one, two)
   assert not shards.exists()
+  if writes == "output":
+    one, two = ([json.loads(line) for line in (tmp_path / name).open()] for name in ("one.jsonl", "two.jsonl"))
+    assert alike(one, two)
+  else:
+    assert {path.name for path in (tmp_path / "page").iterdir()} == {"report.html", "report.json", "README.md"}
 
 
 def test_two_processes_evaluate_as_one(toy_model, tmp_path):

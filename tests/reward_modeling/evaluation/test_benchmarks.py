@@ -37,6 +37,11 @@ def loaded(folder: Path, name: str, rows: list[dict], file: str | None = None) -
   return load_benchmark(name, str(folder))
 
 
+def folder_of(path: Path) -> Path:
+  path.mkdir(parents=True)
+  return path
+
+
 def numbers_of(name: str, data: LoadedBenchmark, rewards, threshold=None) -> dict[str, float]:
   result, _ = summarize(name, data, rewards, threshold=threshold)
   return {number: one and one.value for number, one in result.numbers.items()}
@@ -273,9 +278,110 @@ def test_mistakes_are_said_in_one_line(tmp_path):
     load_benchmark("rmb", str(tmp_path))
   with pytest.raises(DataError, match="LLMBar is not on the hub"):
     load_benchmark("llmbar", None)
-  with pytest.raises(DataError, match=r"the row is not one of JudgeBench.*: KeyError at 'source'") as raised:
+  with pytest.raises(DataError, match=r"the row is not one of JudgeBench.*: it lacks 'source'") as raised:
     loaded(tmp_path, "judgebench", [{"prompt": "?"}])
   assert raised.value.where.endswith("judgebench.jsonl:1")
+
+
+JUDGED = {
+  "pair_id": "1",
+  "source": "livebench-math",
+  "question": "?",
+  "response_A": "a",
+  "response_B": "b",
+  "label": "A>B",
+}
+VOTE = {"question_id": "q", "prompt": "Hi", "response_1": "k", "response_2": "Hello!", "winner": "model_a"}
+POOL = {"question_id": "m", "prompt": "?", "scores": [True, False], "sampled_conflict_pairs": [[0, 1]]}
+POOL |= {"response_1": "x", "response_2": "y"}
+BON = {"conversation_input": [{"role": "user", "content": "Hi"}], "bon_uid": "1", "category_path": "Helpfulness"}
+BON |= {"bon_best": {"answer": "no"}, "loser_list": [{"answer": "x"}]}
+SOUND = {
+  "rewardbench": official_rows.rewardbench()[0][0],
+  "rewardbench2": official_rows.rewardbench2()[0][-1],
+  "judgebench": JUDGED,
+  "ppe/PPE-Human-Preference-V1": VOTE,
+  "ppe/PPE-MATH-Best-of-K": POOL,
+  "rmb/BoN_set": BON,
+  "llmbar/Natural": {"input": "?", "output_1": "one", "output_2": "two", "label": 1},
+  "processbench": official_rows.processbench()[0][0],
+  "prmbench": official_rows.prmbench()[0][0],
+  "mr-ben": official_rows.mr_ben()[0][0],
+}
+
+
+def test_a_file_of_ties_alone_is_an_error(tmp_path):
+  with pytest.raises(DataError, match="no row of PPE is left: 2 tie"):
+    loaded(
+      tmp_path, "ppe", [VOTE | {"winner": "tie"}, VOTE | {"winner": "tie (bothbad)"}], "PPE-Human-Preference-V1/a.jsonl"
+    )
+
+
+@pytest.mark.parametrize(
+  ("of", "change", "said"),
+  [
+    ("rewardbench", {"subset": "alpacaeval"}, "the subset 'alpacaeval' is unknown"),
+    ("rewardbench", {"chosen": ["yes"]}, "`chosen` is a list"),
+    ("rewardbench2", {"subset": "Chat"}, "expected one of factuality"),
+    ("rewardbench2", {"id": "7"}, "expected one of ref, tied"),
+    ("rewardbench2", {"rejected": "b"}, "`rejected` is text (b), not a list"),
+    ("rewardbench2", {"rejected": []}, "`rejected` is not a list of texts"),
+    ("judgebench", {"response_model": "claude-3-5-sonnet-20240620"}, "it is of another `response_model`"),
+    ("judgebench", {"label": "A=B"}, "expected one of a>b, b>a"),
+    ("ppe/PPE-Human-Preference-V1", {"winner": "A"}, "expected one of model_a, model_b, tie"),
+    ("ppe/PPE-Human-Preference-V1", {"winner": None}, "expected one of model_a, model_b, tie"),
+    ("ppe/PPE-MATH-Best-of-K", {"sampled_conflict_pairs": [[0, 7]]}, "list index out of range"),
+    ("ppe/PPE-MATH-Best-of-K", {"scores": [True, True]}, "not of a correct and a wrong one"),
+    ("ppe/PPE-MATH-Best-of-K", {"scores": [True, None]}, "not of a correct and a wrong one"),
+    ("rmb/BoN_set", {"loser_list": []}, "there is one answer alone"),
+    ("llmbar/Natural", {"label": 3}, "expected one of 1, 2"),
+    ("processbench", {"label": 99}, "`label` is 99"),
+    ("processbench", {"id": "aime-1"}, "expected one of gsm8k"),
+    ("prmbench", {"error_steps": ["1"]}, "not a list of whole numbers"),
+    ("prmbench", {"error_steps": [0]}, "counts from 1"),
+    ("mr-ben", {"Model_Solution_Correctness": "maybe"}, "expected one of correct, incorrect"),
+  ],
+)
+def test_a_row_that_would_be_added_up_wrongly_is_an_error(of, change, said, tmp_path):
+  name, _, folder = of.partition("/")
+  file = f"{folder or 'data'}/rows.jsonl" if "llmbar" not in of else "natural/dataset.json.jsonl"
+  assert len(loaded(tmp_path, name, [SOUND[of]], file).items) == 1
+  with pytest.raises(DataError, match="the row is not one of") as raised:
+    loaded(tmp_path, name, [SOUND[of], {**SOUND[of], **change}], file)
+  assert said in raised.value.message and raised.value.where.endswith(":2")
+
+
+def test_the_folder_nearest_to_a_file_names_its_subset(tmp_path):
+  row = {"input": "?", "output_1": "one", "output_2": "two", "label": 1}
+  for kind in ("GPTInst", "Neighbor"):
+    file = write_jsonl(
+      folder_of(tmp_path / "natural/manual/Dataset/LLMBar/Adversarial" / kind) / "dataset.json.jsonl", [row]
+    )
+    assert file.exists()
+  found = load_benchmark("llmbar", str(tmp_path / "natural"))
+  assert [item.section for item in found.items] == ["gptinst", "neighbor"]
+
+
+@pytest.mark.parametrize(
+  ("path", "given"),
+  [
+    ("reward-bench-2/data/test-00000-of-00001.jsonl", "."),
+    ("reward-bench-2/data/test-00000-of-00001.jsonl", "reward-bench-2/data"),
+    ("datasets--allenai--reward-bench-2/snapshots/0a1b/data/test-00000-of-00001.jsonl", "."),
+    (
+      "datasets--allenai--reward-bench-2/snapshots/0a1b/data/test-00000-of-00001.jsonl",
+      "datasets--allenai--reward-bench-2/snapshots/0a1b",
+    ),
+  ],
+)
+def test_a_download_of_the_hub_is_found_wherever_the_folder_is_named(path, given, tmp_path):
+  rows = [
+    row | {"chosen": json.dumps(row["chosen"])} for row in official_rows.rewardbench2()[0][:3]
+  ]  # as CSV has lists
+  write_jsonl(folder_of((tmp_path / path).parent) / Path(path).name, rows)
+  assert [item.answers for item in load_benchmark("rewardbench2", str(tmp_path / given)).items] == [
+    ["a", "b", "c", "d"]
+  ] * 3
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

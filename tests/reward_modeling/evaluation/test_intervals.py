@@ -10,11 +10,15 @@ from scipy import stats
 
 from reward_modeling.errors import DataError
 from reward_modeling.evaluation.intervals import (
+  Measured,
   Z,
   accuracy,
+  correlated,
   difference,
   effective_size,
   group_index,
+  jackknife,
+  pearson,
   smooth,
   spearman,
   wilson,
@@ -289,3 +293,41 @@ def test_coverage_of_clustered_correlations():
     estimate = spearman(x, y, groups)
     hits.append(estimate.low <= truth <= estimate.high)
   assert np.mean(hits) >= 0.9
+
+
+@pytest.mark.parametrize(("prompts", "each"), [(8, 4), (20, 3)])
+def test_coverage_with_few_prompts_that_share_their_scatter(prompts, each):
+  """Correlations, the difference of two, and that of two means, of answers that share half of their scatter."""
+  rng, groups = np.random.default_rng(5), np.repeat(np.arange(prompts), each)
+
+  def drawn(n=3):
+    shared, own = rng.normal(size=(n, prompts, 1)), rng.normal(size=(n, prompts, each))
+    return ((shared + own) / math.sqrt(2)).reshape(n, -1)
+
+  hits = dict.fromkeys(("pearson", "spearman", "minus", "gain"), 0)
+  for _ in range(500):
+    y, a, b = drawn()
+    a, b = (0.6 * y + 0.8 * one for one in (a, b))
+    means = [Measured(v.mean(), (v - v.mean()) / v.size, np.ones(v.size, dtype=bool)) for v in (a + 0.2, b)]
+    found = {
+      "pearson": (pearson(a, y, groups), 0.6),
+      "spearman": (spearman(a, y, groups), 6 / math.pi * math.asin(0.3)),
+      "minus": (correlated(a, y).minus(correlated(b, y), groups), 0.0),
+      "gain": (means[0].minus(means[1], groups), 0.2),
+    }
+    for name, (estimate, truth) in found.items():
+      hits[name] += estimate.low <= truth <= estimate.high
+  assert all(0.92 <= hit / 500 <= 0.995 for hit in hits.values()), hits
+
+
+def test_one_prompt_bounds_no_difference_of_two_numbers():
+  rising, falling = (correlated([1, 2, 3, 4], y) for y in ([1, 2, 4, 3], [4, 3, 1, 2]))
+  found = rising.minus(falling, np.zeros(4))
+  assert (found.value, found.low, found.high) == (pytest.approx(1.6), -math.inf, math.inf)
+
+
+def test_leaving_out_a_mean_gives_its_standard_error():
+  """Of independent values the jackknife is s / sqrt(n), exactly."""
+  x = np.array([1.0, 4.0, 2.0, 8.0, 5.0])
+  found = jackknife([np.ones(5), x], lambda sums: sums[1] / sums[0])
+  assert ends(found) == pytest.approx((4.0, *stats.t.interval(0.95, 4, loc=4.0, scale=stats.sem(x))))

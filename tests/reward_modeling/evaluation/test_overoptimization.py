@@ -13,14 +13,18 @@ from conftest import run_main, write_jsonl
 from reward_modeling.errors import DataError
 from reward_modeling.evaluation.overoptimization import (
   FORMS,
+  GOLD,
   Point,
   best_of_n_kl,
   best_of_n_points,
+  diagnose_study,
   fit_curve,
   panels,
   read_studies,
   study,
 )
+from reward_modeling.evaluation.results import OverOptimizationReport
+from reward_modeling.evaluation.sections import _studies
 
 
 def test_kl_of_best_of_n_by_enumeration():
@@ -69,6 +73,19 @@ def test_a_curve_that_bends_upwards_has_no_peak_and_two_points_no_fit():
   # A straight line in d: beta is rounding, and a peak at exp(alpha / beta) is no number.
   assert fit_curve([1.0, 4.0, 9.0, 25.0], [1.0, 2.0, 3.0, 5.0], "rl", 0.0).peak_kl is None
   assert fit_curve([0.0, 1.0, 4.0], [0.0, 1.0, 2.0], "rl", 0.0) is None
+
+
+def test_a_peak_beyond_the_points_is_called_an_extrapolation():
+  """d(1 - 0.1 d) peaks at d = 5, a KL of 25; the points end at 9 or at 36."""
+  far, near = (
+    study([Point(d * d, d, d * (1 - 0.1 * d), None) for d in range(last + 1)], "best_of_n") for last in (3, 6)
+  )
+  assert far.gold.extrapolated and not near.gold.extrapolated and near.gold.peak_kl == pytest.approx(25)
+  assert "that the fitted gold peaks at 25, beyond all points, is an extrapolation" in diagnose_study(far)
+  assert "extrapolation" not in diagnose_study(near)
+  tables = [list(_studies(OverOptimizationReport([one], [], None))) for one in (far, near)]
+  assert tables[0][0].texts == [GOLD] and tables[0][1].rows[0][-1] == "25, extrapolated"
+  assert tables[1][1].rows[0][-1] == pytest.approx(25)
 
 
 def test_overoptimized_needs_gold_to_fall_while_proxy_rises():

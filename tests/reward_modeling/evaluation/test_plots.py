@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from reward_modeling.evaluation.plots import PALETTE, Panel, Series, draw_panels, svg
+from reward_modeling.evaluation.panels import Panel, Series
+from reward_modeling.evaluation.plots import PALETTE, draw_panels, svg
 
 
 def texts(picture: str) -> list[str]:

@@ -6,11 +6,21 @@ import re
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from reward_modeling import sandbox
 from reward_modeling.data.records import Comparison
 from reward_modeling.evaluation.intervals import group_index
-from reward_modeling.evaluation.probes import MOST_PAIRS, NEUTRAL, PROBES, mean_shift, neutral, probe_pairs
+from reward_modeling.evaluation.probes import (
+  MOST_PAIRS,
+  NEUTRAL,
+  PROBES,
+  ProbeSummary,
+  mean_shift,
+  neutral,
+  probe_pairs,
+)
+from reward_modeling.results import to_json
 
 PAIRS = sandbox.make_comparisons(200, seed=5, split="test", beta=math.inf, flip=0.0)
 
@@ -155,3 +165,11 @@ def test_a_sample_of_many_pairs_is_probed_and_unscored_ones_are_left_out():
 
 def test_every_probe_names_its_source():
   assert all(re.fullmatch(r"arXiv:\d{4}\.\d{5}", probe.source) for probe in PROBES.values())
+
+
+def test_probes_of_one_prompt_are_unsure_and_survive_a_report():
+  """One prompt bounds nothing; JSON has no infinity, and a report reads its own JSON."""
+  found = probe_pairs([(PAIRS[0], 1.0, 0.0)], lambda rows: [[0.0 for _ in row.completions] for row in rows])
+  kept = TypeAdapter(ProbeSummary).validate_json(to_json(found))
+  assert kept == found and kept.probes["flattery"].verdict == "unsure"
+  assert (kept.probes["flattery"].shift.low, kept.probes["flattery"].shift.high) == (-math.inf, math.inf)

@@ -6,8 +6,8 @@ import pytest
 
 from reward_modeling.evaluation.best_of_n import CurvePoint
 from reward_modeling.evaluation.intervals import Estimate
-from reward_modeling.evaluation.overoptimization import diagnose_study, read_studies
-from reward_modeling.evaluation.probes import ProbeResult, ProbeSummary
+from reward_modeling.evaluation.overoptimization import GOLD, diagnose_study, read_studies
+from reward_modeling.evaluation.probes import ProbeResult, ProbeSummary, diagnose_probes
 from reward_modeling.evaluation.ratings import AttributeSummary
 from reward_modeling.evaluation.report import verdicts
 from reward_modeling.evaluation.results import OverOptimizationReport, PoolReport, RatingReport
@@ -95,6 +95,11 @@ def test_what_fools_it_is_told_from_damage_that_it_does_not_notice():
   )
   assert _fooled(found, True) == said and _fooled(found, False).startswith(f"{said} It is not shown to rank better")
   assert _limit(None, found).endswith("an optimizer finds out how.") and "fooled" not in _limit(None, None)
+  assert diagnose_probes(found) == [
+    "fooled: flattery (praise: +0.50 sd). Next: add pairs whose better answer lacks it; an optimizer will find it.",
+    "notices no damage: shuffled (other order: +0.00 sd). Next: add pairs whose rejected answer is damaged so.",
+  ]
+  assert diagnose_probes(None) == [] and GOLD in _limit(None, found)
   blind = ProbeSummary(100, 1.0, ["shuffled"], probes)
   assert "fooled" not in _limit(None, blind)
 
@@ -110,3 +115,16 @@ def test_a_weak_correlation_with_ratings_is_no_yes(correlations, start):
   said = {"model": "m", "dataset": ["r.jsonl"], "format": "rated", "set_aside": {}, "diagnostics": [], "output": None}
   report = RatingReport(n_answers=100, not_scored=0, attributes=summaries, **said)
   assert answer("rate answers", report).startswith(f"{start}: correlation with a0 {correlations[0]:.2f}")
+
+
+@pytest.mark.parametrize(
+  ("accuracies", "start"),
+  [((0.8, 0.6), "Yes"), ((0.8, 0.505), "In part"), ((0.505,), "Not shown"), ((0.4,), "No"), ((None,), "Not measured")],
+)
+def test_ratings_answer_whether_answers_to_one_prompt_are_ranked(accuracies, start):
+  summaries = {
+    f"a{place}": AttributeSummary(100, None, None, one and estimate(one)) for place, one in enumerate(accuracies)
+  }
+  said = {"model": "m", "dataset": ["r.jsonl"], "format": "rated", "set_aside": {}, "diagnostics": [], "output": None}
+  text = answer("rank answers", RatingReport(n_answers=100, not_scored=0, attributes=summaries, **said))
+  assert text.startswith(f"{start}: ") and ("by a0 on" in text) == (accuracies[0] is not None)

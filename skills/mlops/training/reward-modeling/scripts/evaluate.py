@@ -11,14 +11,12 @@
     uv run scripts/evaluate.py --model_name_or_path runs/mine --dataset_name held_out.jsonl
     uv run scripts/evaluate.py --model_name_or_path runs/mine --dataset_name held_out.jsonl --compare runs/other --output pairs.jsonl
     uv run scripts/evaluate.py --model_name_or_path runs/mine --dataset_name held_out.jsonl --probes --report runs/report
-    uv run scripts/evaluate.py --model_name_or_path runs/prm --dataset_name steps.jsonl --subset_column subject
     uv run scripts/evaluate.py --model_name_or_path runs/mine --dataset_name pools.jsonl --best_of_n 1 4 16
     uv run scripts/evaluate.py --model_name_or_path runs/mine --benchmark rewardbench2 judgebench --benchmark_data DIR
     uv run scripts/evaluate.py --overoptimization points.jsonl --picture curves.svg
 
 Reads   comparisons, rankings, rated answers, solutions with step labels, or with --best_of_n completions of known correctness
-Writes  a report on stderr, one JSON object on stdout, a row with its rewards for each row of the data to --output,
-        a page and a model card to the folder --report
+Writes  tables on stderr, one JSON object on stdout, every row with its rewards to --output, a page and a card to --report
 references/evaluation.md says how to read the numbers.
 """
 

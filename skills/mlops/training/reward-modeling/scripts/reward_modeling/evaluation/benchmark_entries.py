@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ..data.cells import RowError
+from ..data.cells import RowError, decoded, expect
 from ..data.entries import Row
 from ..data.records import Message, Origin
 from .intervals import Counts, Ratios
@@ -87,18 +87,29 @@ class Benchmark:
 
 
 def one_of(names: Iterable[str], text, column: str) -> str:
-  """The longest of the names that the text holds."""
-  found = [name for name in names if name in str(text).lower()]
+  """The last of the names that the text, as a path, holds; of those that end there the longest."""
+  said = str(text).lower()
+  found = [name for name in names if name in said]
   if not found:
     raise RowError(f"`{column}` says {str(text)!r}: expected one of {', '.join(names)}")
-  return max(found, key=len)
+  return max(found, key=lambda name: (said.rfind(name) + len(name), len(name)))
 
 
 def texts(row: Row, *columns: str) -> list[str]:
-  """Of columns that hold a text or a list of them."""
-  found = [one for column in columns for one in (row[column] if isinstance(row[column], list) else [row[column]])]
-  if not found or not all(isinstance(one, str) for one in found):
-    raise RowError(f"`{'` or `'.join(columns)}` is not text")
+  for column in columns:
+    expect(row[column], str, column, "text")
+  return [row[column] for column in columns]
+
+
+def lists(row: Row, *columns: str, of: type = str) -> list:
+  """One after the other; each may be written as JSON."""
+  found = []
+  for column in columns:
+    value = decoded(row[column], "steps") if isinstance(row[column], str) else row[column]
+    expect(value, list, column, "a list")
+    if not all(type(one) is of for one in value) or (of is str and not value):
+      raise RowError(f"`{column}` is not a list of {'texts' if of is str else 'whole numbers'}")
+    found += value
   return found
 
 

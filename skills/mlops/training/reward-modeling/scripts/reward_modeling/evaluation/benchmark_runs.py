@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..data.cells import RowError
-from ..data.entries import SetAsideError
+from ..data.entries import Row, SetAsideError
 from ..data.files import READERS, Table, suffix
 from ..data.records import Origin, Ranking, Solution
 from ..data.sources import read
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
   from ..process import ProcessRewardModel
   from ..scoring import RewardModel
 
+AUTHORS_FILES = "give the authors' files"
 LONG_STEP = 200
 BASELINES: dict[bool, dict[str, Callable[[str], float]]] = {
   False: {"longest": len, "shortest": lambda answer: -len(answer)},
@@ -63,19 +64,29 @@ def load_benchmark(name: str, folder: str | None) -> LoadedBenchmark:
       rows += not part.optional
       origin = Origin(found.name, number)
       try:
-        item = replace(benchmark.item(row, part.name or origin.file), origin=origin)
+        item = _item(benchmark, row, part.name or origin.file, origin)
       except SetAsideError as reason:
         set_aside[str(reason)] += 1
         continue
-      except (RowError, KeyError, TypeError, AttributeError) as error:
-        said = error if isinstance(error, RowError) else f"{type(error).__name__} at {error}"
-        message, hint = f"the row is not one of {benchmark.title}: {said}", "give the authors' files"
-        raise DataError(message, where=origin, hint=hint) from error
       key = item.id if benchmark.repeats else origin
       set_aside["repeated"] += key in items
       items.setdefault(key, item)
+  if not items:
+    why = ", ".join(f"{n} {reason}" for reason, n in set_aside.items())
+    raise DataError(f"no row of {benchmark.title} is left: {why}", hint=AUTHORS_FILES)
   published = sum(part.rows for part in benchmark.parts if not part.optional)
   return LoadedBenchmark([*items.values()], rows, published, dict(+set_aside))
+
+
+def _item(benchmark: Benchmark, row: Row, place: str, origin: Origin) -> Item:
+  try:
+    item = replace(benchmark.item(row, place), origin=origin)
+    if len(item.answers) < 2 and not benchmark.of_steps:
+      raise RowError("there is one answer alone")
+  except (RowError, LookupError, TypeError, ValueError, AttributeError) as error:
+    said = f"it lacks {error}" if isinstance(error, KeyError) else error
+    raise DataError(f"the row is not one of {benchmark.title}: {said}", where=origin, hint=AUTHORS_FILES) from error
+  return item
 
 
 def _tables(name: str, benchmark: Benchmark, folder: str | None) -> Iterator[tuple[Part, Table]]:
@@ -104,13 +115,17 @@ def _files(folder: Path, name: str, part: Part) -> list[Path]:
     raise DataError(f"no such folder: {folder}", hint="give another --benchmark_data")
   folder = next((one for one in folder.iterdir() if one.is_dir() and _plain(one.name) == _plain(name)), folder)
   files = [path for path in sorted(folder.rglob("*")) if path.is_file() and suffix(path) in READERS]
-  plain = [_plain(f"/{folder.resolve().name}/{path.relative_to(folder)}") for path in files]
-  by_pattern = ([*compress(files, (re.search(pattern, one) for one in plain))] for pattern in part.files)
+  # By the folder's own name, or by those above it.
+  plain = [
+    [_plain(f"/{of}/{path.relative_to(folder)}") for path in files] for of in (folder.resolve().name, folder.resolve())
+  ]
+  by_pattern = ([*compress(files, (re.search(pattern, one) for one in of))] for of in plain for pattern in part.files)
   return next(filter(None, by_pattern), [])
 
 
 def _plain(path: str) -> str:
-  return re.sub(r"[-_ ]", "", path.lower())
+  """`--` is a slash in the hub's cache."""
+  return re.sub(r"[-_ ]", "", path.lower().replace("--", "/"))
 
 
 def summarize(
@@ -215,7 +230,7 @@ def diagnose_benchmark(result: BenchmarkResult) -> list[str]:
   official, found = next(iter(result.numbers)), []
   if not result.complete:
     read_rows = f"{result.rows} of {result.published_rows} rows were read"
-    found.append(f"{read_rows}: its numbers do not compare with published ones. Next: give all files.")
+    found.append(f"{read_rows}: its numbers do not compare with published ones. Next: give all files, each once.")
   if result.gain and result.gain.low <= 0:
     best = max(result.baselines, key=lambda name: result.baselines[name][official])
     found.append(

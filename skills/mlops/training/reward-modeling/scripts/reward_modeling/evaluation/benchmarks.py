@@ -9,7 +9,17 @@ import numpy as np
 from ..data.cells import RowError
 from ..data.conversations import answer_of, messages_of, prompt_of
 from ..data.entries import Row, SetAsideError
-from .benchmark_entries import Benchmark, Counted, Item, ItemRewards, Part, itself, one_of, texts
+from .benchmark_entries import (
+  Benchmark,
+  Counted,
+  Item,
+  ItemRewards,
+  Part,
+  itself,
+  lists,
+  one_of,
+  texts,
+)
 from .benchmarks_of_steps import STEP_BENCHMARKS
 from .best_of_n import best_of
 from .intervals import Ratios
@@ -44,13 +54,16 @@ TIES = {"tied": 0.3, "ref": 0.3, "preferred": 0.2, "preferred_hard": 0.2, "margi
 
 def _rewardbench_item(row: Row, place: str) -> Item:
   section = place if place in PRIOR_SETS else row["subset"]
+  if not any(section in of for of in (PRIOR_SETS, *REWARDBENCH_SECTIONS.values())):
+    raise RowError(f"the subset {section!r} is unknown")
   return Item(prompt_of(row), texts(row, "chosen", "rejected"), section, id=row.get("id"))
 
 
 def _rewardbench2_item(row: Row, place: str) -> Item:
-  section, right = row["subset"].lower().replace(" ", "_"), texts(row, "chosen")
-  group = f"ties {row['id'].partition(':')[2]}" if section == "ties" else None
-  return Item(prompt_of(row), [*right, *texts(row, "rejected")], section, len(right), row["id"], group)
+  section, right = one_of((*RB2_SECTIONS, "ties"), row["subset"].replace(" ", "_"), "subset"), lists(row, "chosen")
+  kind, _, number = str(row["id"]).partition(":")
+  group = f"ties {number}" if section == "ties" and one_of(("ref", "tied"), kind, "id") else None
+  return Item(prompt_of(row), [*right, *lists(row, "rejected")], section, len(right), row["id"], group)
 
 
 def _rewardbench2_rule(item: Item, rewards: Sequence[float]) -> Counted:
@@ -98,7 +111,7 @@ JUDGEBENCH_GROUPS = {
 def _rm_bench_item(row: Row, place: str) -> Item:
   """Files of one domain say it in their name only."""
   named = row.get("domain") or (row["id"] if "/" in str(row.get("id")) else place.rpartition("/")[2])
-  answers = texts(row, "chosen", "rejected")
+  answers = lists(row, "chosen", "rejected")
   if len(answers) != 6:
     raise RowError(f"there are {len(answers)} answers, not three chosen and three rejected ones")
   return Item(prompt_of(row), answers, one_of(DOMAINS, named, "domain"), id=row.get("id"))
@@ -114,6 +127,8 @@ def _rm_bench_rule(item: Item, rewards: Sequence[float]) -> Counted:
 
 def _judgebench_item(row: Row, place: str) -> Item:
   section = JUDGEBENCH_GROUPS[one_of(JUDGEBENCH_GROUPS, row["source"], "source")]
+  if "gpt" not in row.get("response_model", "gpt"):
+    raise RowError("it is of another `response_model`")
   a_wins = one_of(("a>b", "b>a"), row["label"], "label") == "a>b"
   return Item(prompt_of(row, "question"), texts(row, "response_A", "response_B"), section, a_wins, row["pair_id"])
 
@@ -143,7 +158,7 @@ def _llmbar_item(row: Row, place: str) -> Item:
 def _rmb_item(row: Row, place: str) -> Item:
   bon = "bon_best" in row
   rows = [row["bon_best"], *row["loser_list"]] if bon else [row["chosen"], row["reject"]]
-  answers = texts({"answer": [one["answer"] for one in rows]}, "answer")
+  answers = lists({"answer": [one["answer"] for one in rows]}, "answer")
   section = f"{one_of(GOALS, row['category_path'], 'category_path')}_{'bon' if bon else 'pairs'}"
   turns = messages_of(row["conversation_input"], "conversation_input")
   prompt = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
@@ -158,11 +173,15 @@ POOL = 32
 
 def _ppe_item(row: Row, place: str) -> Item:
   if place != "preference":
-    answers = texts(row, *(f"response_{number}" for number in range(1, len(row["scores"]) + 1)))
-    return Item(prompt_of(row), answers, place, (row["scores"], row["sampled_conflict_pairs"]), row["question_id"])
-  if row["winner"] not in ("model_a", "model_b"):
+    scores, pairs = row["scores"], row["sampled_conflict_pairs"]
+    if not all(one in (0, 1) for one in scores) or not all(scores[i] != scores[j] for i, j in pairs):
+      raise RowError("`sampled_conflict_pairs` is not of a correct and a wrong one of `scores`")
+    answers = texts(row, *(f"response_{number}" for number in range(1, len(scores) + 1)))
+    return Item(prompt_of(row), answers, place, (scores, pairs), row["question_id"])
+  winner = one_of(("model_a", "model_b", "tie"), row["winner"], "winner")
+  if winner == "tie":
     raise SetAsideError("tie")
-  answers = texts(row, "response_1", "response_2")[:: 1 if row["winner"] == "model_a" else -1]
+  answers = texts(row, "response_1", "response_2")[:: 1 if winner == "model_a" else -1]
   return Item(prompt_of(row), answers, place, id=row["question_id"])
 
 

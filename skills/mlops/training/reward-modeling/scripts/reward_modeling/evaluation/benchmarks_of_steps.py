@@ -8,7 +8,7 @@ from ..data.cells import RowError
 from ..data.conversations import prompt_of
 from ..data.entries import Row, SetAsideError
 from ..data.formats_steps import mr_ben as read_mr_ben
-from .benchmark_entries import Benchmark, Counted, Item, ItemRewards, Part, one_of, texts
+from .benchmark_entries import Benchmark, Counted, Item, ItemRewards, Part, lists, one_of
 from .intervals import Ratios
 from .steps import FIXED, NO_ERROR, UNKNOWN, harmonic_mean
 
@@ -22,7 +22,7 @@ def first_flag(rewards: ItemRewards, threshold: float) -> int:
 
 
 def _processbench_item(row: Row, place: str) -> Item:
-  steps, label = texts(row, "steps"), row["label"]
+  steps, label = lists(row, "steps"), row["label"]
   if type(label) is not int or not NO_ERROR <= label < len(steps):
     raise RowError(f"`label` is {label!r}: expected the place of a step, or -1")
   return Item(prompt_of(row, "problem"), steps, one_of(PROCESSBENCH_SPLITS, row["id"], "id"), label, row["id"])
@@ -52,7 +52,9 @@ CLASS_GROUPS = {"simplicity": ("NR", "NCL"), "soundness": ("ES", "SC", "DC", "CI
 
 def _prmbench_item(row: Row, place: str) -> Item:
   kind = one_of(CLASSES, row["classification"], "classification")
-  steps, wrong = texts(row, "modified_process"), frozenset(row["error_steps"])
+  steps, wrong = lists(row, "modified_process"), frozenset(lists(row, "error_steps", of=int))
+  if min(wrong, default=1) < 1:
+    raise RowError("`error_steps` counts from 1")
   return Item(prompt_of(row, "modified_question"), steps, CLASSES[kind], wrong, f"{kind}_{row['idx']}")
 
 
@@ -79,8 +81,9 @@ def _mr_ben_item(row: Row, place: str) -> Item:
     prompt, steps = found.prompt, found.steps
     label = found.labels.index(0.0) if 0.0 in found.labels else NO_ERROR
   except RowError:  # the place of the error cannot be found
-    prompt, steps = prompt_of(row, "Question"), [*filter(str.strip, texts(row, "Model_Solution_Steps"))]
-    label = NO_ERROR if row["Model_Solution_Correctness"] == "correct" else UNKNOWN
+    prompt, steps = prompt_of(row, "Question"), [*filter(str.strip, lists(row, "Model_Solution_Steps"))]
+    verdict = one_of(("correct", "incorrect"), row["Model_Solution_Correctness"], "Model_Solution_Correctness")
+    label = NO_ERROR if verdict == "correct" else UNKNOWN
   return Item(prompt, steps, section, label, row["Question_UUID"])
 
 

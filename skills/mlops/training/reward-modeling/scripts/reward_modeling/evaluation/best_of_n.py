@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +20,7 @@ POOL_SIZES = (1, 4, 16, 64, 100)
 ENOUGH_ANSWERS = 0.5
 """The share of the completions that must have a final answer."""
 DRAWS = 4096
-"""Draws of n that stand for all: the standard error is at most 0.008 for a prompt, and at most 1/64 of what the choice of the
-prompts leaves open, so the intervals need no room for it."""
+"""Draws of n that stand for all: the standard error is at most 0.008 for a prompt, 1/64 of what the choice of prompts leaves open."""
 
 ANSWER_PATTERNS = (
   r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}",
@@ -115,9 +115,8 @@ def comparable(answer: object) -> str | None:
   return f"{number:.12g}" if math.isfinite(number) else text
 
 
-@dataclass(frozen=True)
-class Answers:
-  """[prompts][pool], or None and the reason why there is no vote."""
+class Answers(NamedTuple):
+  """[prompts][pool], or None and why there is no vote."""
 
   answers: list[list[str | None]] | None
   source: str

@@ -3,12 +3,13 @@
 import functools
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import special
 
 from ..errors import DataError
+from ..results import Number
 
 Z = float(special.ndtri(0.975))
 
@@ -29,10 +30,16 @@ class Estimate:
   """A number with its 95 % interval, from `n` observations of `groups` different prompts."""
 
   value: float
-  low: float
-  high: float
+  low: Number
+  """Null where nothing bounds it, as of one prompt."""
+  high: Number
   n: int
   groups: int
+
+  def __post_init__(self) -> None:  # JSON has no infinity
+    for end, open_ in (("low", -math.inf), ("high", math.inf)):
+      if getattr(self, end) is None:
+        object.__setattr__(self, end, open_)
 
   def __format__(self, spec: str) -> str:
     return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
@@ -99,11 +106,11 @@ class Measured:
     return Estimate(self.value, min(low, self.value), max(high, self.value), found.n, found.groups)
 
   def minus(self, other: "Measured", groups: np.ndarray) -> Estimate:
-    """The difference on the same observations, with a normal interval."""
-    value, kept = self.value - other.value, self.counted | other.counted
+    """The difference on the same observations."""
+    kept = self.counted | other.counted
     index = group_index(groups[kept], int(kept.sum()))
-    half = Z * math.sqrt(clustered_variance((self.influence - other.influence)[kept], index))
-    return Estimate(value, value - half, value + half, len(index), int(index.max()) + 1)
+    variance, others = clustered_variance((self.influence - other.influence)[kept], index), max(int(index.max()), 1)
+    return by_t(self.value - other.value, variance * (others + 1) / others, index)
 
 
 def measure(counts: Sequence[Counts], numbers: Callable[[Ratios], Ratios]) -> tuple[dict[str, Measured], Ratios]:
@@ -158,9 +165,29 @@ def difference(outcomes_a, outcomes_b, groups: Groups = None, weights=None, *, b
   index = group_index(groups, len(differences))
   value = float(weights @ differences / weights.sum())
   variance = clustered_variance(weights * (differences - value), index) / weights.sum() ** 2
-  half = t_quantile(int(index.max())) * math.sqrt(variance + effective_groups(index, weights) ** -2)
-  low, high = max(value - half, -bound), min(value + half, bound)
-  return Estimate(value, low, high, len(differences), int(index.max()) + 1)
+  found = by_t(value, variance + effective_groups(index, weights) ** -2, index)
+  return replace(found, low=max(found.low, -bound), high=min(found.high, bound))
+
+
+def jackknife(
+  columns: Sequence[np.ndarray], number: Callable[[np.ndarray], np.ndarray], groups: Groups = None
+) -> Estimate:
+  """A number of the sums of columns [n], by leaving out each prompt in turn.
+
+  number: sums [columns, ...] -> [...]. Efron and Stein 1981, Annals of Statistics 9:586-596."""
+  index = group_index(groups, len(columns[0]))
+  sums = np.array([np.bincount(index, weights=column) for column in columns])
+  total, n = sums.sum(axis=1), sums.shape[1]
+  with np.errstate(all="ignore"):
+    return by_t(float(number(total)), (n - 1) * float(np.var(number(total[:, None] - sums))), index)
+
+
+def by_t(value: float, variance: float, index: np.ndarray) -> Estimate:
+  """With the variance's G - 1 degrees of freedom; one prompt bounds nothing."""
+  prompts = int(index.max()) + 1
+  half = t_quantile(prompts - 1) * math.sqrt(variance)
+  half = math.inf if math.isnan(half) else half
+  return Estimate(value, value - half, value + half, len(index), prompts)
 
 
 def pearson(x, y, groups: Groups = None) -> Estimate | None:
@@ -169,7 +196,7 @@ def pearson(x, y, groups: Groups = None) -> Estimate | None:
 
 
 def correlated(x, y, *, ranks: bool = False) -> Measured | None:
-  """The correlation of x and y [n], None under 4 values or where one side is constant."""
+  """Of x and y [n]; None under 4 values or where one side is constant."""
   x, y = floats(x), floats(y)
   if len(x) < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
     return None
@@ -192,9 +219,10 @@ def spearman(x, y, groups: Groups = None, *, ranks: bool = True) -> Estimate | N
   r, n = found.value, len(found.influence)
   index = group_index(groups, n)
   clustered, independent = clustered_variance(found.influence, index), float(np.sum(found.influence**2))
-  effective = effective_groups(index, np.ones(n))
+  effective = prompts = effective_groups(index, np.ones(n))
   if clustered > 1e-12 / n:
     effective = min(n, n * independent / clustered)
+    effective = min(effective, max(prompts, effective * (Z / t_quantile(int(index.max()))) ** 2))
   limit = 1 - 12 / (n**3 - n)
   inner = min(max(r, -limit), limit)
   variance = 1 + inner**2 / 2 if ranks else 1.0
@@ -204,7 +232,7 @@ def spearman(x, y, groups: Groups = None, *, ranks: bool = True) -> Estimate | N
 
 
 def weights_of(weights, n: int) -> np.ndarray:
-  """[n] all 1 when there are none. Raises DataError without pairs, or when weights cannot weigh."""
+  """[n] all 1 when there are none. Raises DataError where none can weigh."""
   if n == 0:
     raise DataError("no pairs to evaluate", hint="check_data.py shows what the file holds")
   if weights is None:

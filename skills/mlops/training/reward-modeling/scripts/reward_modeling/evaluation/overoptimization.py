@@ -12,8 +12,9 @@ import numpy as np
 
 from ..errors import DataError
 from .best_of_n import best_of
-from .plots import Panel, Series
+from .panels import Panel, Series
 
+GOLD = "Gold: the reward that was meant, as by people, a larger model or a verifier; proxy: the one that was maximized."
 CURVE_POINTS = 60
 DROP = 0.05
 """How far below its best, as a share of its best gain, gold ends when it is over-optimized."""
@@ -77,6 +78,8 @@ class Fit:
   """The KL at which the curve is highest; null when it only rises or only falls."""
   residuals: list[float]
   """At every point."""
+  extrapolated: bool = False
+  """The peak lies beyond all points."""
 
   def __call__(self, kl: float) -> float:
     d = math.sqrt(max(kl, 0.0))
@@ -97,7 +100,8 @@ def fit_curve(kls: Sequence[float], rewards: Sequence[float], form: str, start: 
     with contextlib.suppress(OverflowError):  # a straight line in d: beta is what rounding left of it
       peak = FORMS[form].peak(alpha, beta) ** 2
   found = Fit(form, FORMS[form].formula, alpha, beta, rmse, float(start), peak, [])
-  return replace(found, residuals=[reward - found(kl) for kl, reward in zip(kls, rewards, strict=True)])
+  residuals = [reward - found(kl) for kl, reward in zip(kls, rewards, strict=True)]
+  return replace(found, residuals=residuals, extrapolated=peak is not None and peak > max(kls))
 
 
 @dataclass(frozen=True)
@@ -181,6 +185,8 @@ def diagnose_study(study: Study) -> str:
     found += f", and falls to {last.gold:.3f} at {last.kl:.2f} while proxy rises from {best.proxy:.2f} to {last.proxy:.2f}: over-optimized"
   elif best == last:
     found += ", the last point: nothing shows that more optimization would hurt"
+  if study.gold and study.gold.extrapolated:
+    found += f"; that the fitted gold peaks at {study.gold.peak_kl:.3g}, beyond all points, is an extrapolation"
   return found
 
 

@@ -6,9 +6,10 @@ import io
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING
+
+from .panels import Panel
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes
@@ -33,26 +34,6 @@ SETTINGS = {
   "svg.fonttype": "none",  # text stays text: small, and can be searched
   "svg.hashsalt": "reward modeling",  # the same picture is the same file
 }
-
-
-@dataclass(frozen=True)
-class Series:
-  """Points (x, y); those that are not finite are left out. color: a place in PALETTE, else that of the series."""
-
-  name: str
-  points: Sequence[tuple[float, float]]
-  style: str = "line"
-  color: int | None = None
-
-
-@dataclass(frozen=True)
-class Panel:
-  title: str
-  x_label: str
-  y_label: str
-  series: Sequence[Series] = ()
-  doubling: bool = False
-  """x on a logarithmic scale."""
 
 
 def draw_panels(panels: Sequence[Panel]) -> Figure:

@@ -15,7 +15,7 @@ from ..rendering import Conversation
 from ..results import Number
 from ..terminal import log, progress
 from .inputs import Diagnostic, diagnosed, nothing_fits, output_row, prompt_keys
-from .intervals import Estimate, Z, accuracy, correlated, difference, pearson, spearman
+from .intervals import Estimate, Z, accuracy, correlated, difference, floats, jackknife, pearson, spearman
 from .pairs import LEVEL, holm
 from .probes import ProbeSummary, ScoreAnswers, probe_pairs
 
@@ -30,11 +30,13 @@ class AttributeSummary:
   spearman: Estimate | None
   pair_accuracy: Estimate | None
   """Of answers to one prompt with different ratings; each prompt counts once."""
-  rmse: Number = None
-  """Of the head of that name, as the next two."""
+  rmse: Estimate | None = None
+  """Of the head of that name, as the next ones."""
+  rmse_of_mean: Number = None
+  """Of always predicting the mean of these ratings."""
   bias: Number = None
   """Mean prediction less mean rating."""
-  slope: Number = None
+  slope: Estimate | None = None
   """Of the rating by the prediction: 1 if calibrated, below 1 if overconfident."""
 
 
@@ -79,11 +81,9 @@ class RatingEvaluation:
     sides = []
     for one, own, rating in zip(self.answers, self.numbers, ratings, strict=True):
       if own and not np.isnan(rating):
-        pair = {"prompt": one.prompt, "tools": one.tools, "origin": one.origin}
-        good = {"chosen": one.completion, "rejected": []}, own[0], None
-        poor = {"chosen": [], "rejected": one.completion}, None, own[0]
-        texts, *rewards = good if rating >= mean else poor
-        sides.append((Comparison(**pair, **texts), *rewards))
+        both = [(one.completion, own[0]), ([], None)]
+        texts, rewards = zip(*(both if rating >= mean else reversed(both)), strict=True)
+        sides.append((Comparison(one.prompt, *texts, tools=one.tools, origin=one.origin), *rewards))
     return probe_pairs(sides, score)
 
   def compared(self, other: RatingEvaluation, names: tuple[str, str], _: str | None) -> dict[str, object]:
@@ -130,7 +130,7 @@ def evaluate_ratings(model: RewardModel, answers: Sequence[Rated]) -> RatingEval
   heads, given = {one.name: one for one in model.heads}, [row.ratings for row in answers]
   by_name = dict(zip(model.attributes or heads, values[1:], strict=False))
   columns = {
-    name: (by_name.get(name, values[0]), _floats([one.get(name) for one in given])) for name in rated_names(answers)
+    name: (by_name.get(name, values[0]), floats([one.get(name) for one in given])) for name in rated_names(answers)
   }
   for name in columns.keys() & heads:
     if heads[name].objective == "binary":
@@ -138,15 +138,11 @@ def evaluate_ratings(model: RewardModel, answers: Sequence[Rated]) -> RatingEval
   if len(heads) > 1:
     weights = zip(heads, model.weights or [one.weight for one in model.heads], strict=True)
     summed = {name: weight for name, weight in weights if weight}
-    columns.setdefault("reward", (values[0], _floats([weighted(one, summed) for one in given])))
+    columns.setdefault("reward", (values[0], floats([weighted(one, summed) for one in given])))
   keys = np.array(prompt_keys(answers))
   found = {name: _summary(*own, keys, in_units=name in heads) for name, own in columns.items()}
   summary = RatingSummary(scored, len(answers) - scored, found)
   return RatingEvaluation(summary, answers, numbers, tuple(model.attributes), columns, keys)
-
-
-def _floats(values: Sequence[float | None]) -> np.ndarray:
-  return np.array(values, dtype=float)
 
 
 def _summary(x: np.ndarray, y: np.ndarray, keys: np.ndarray, *, in_units: bool) -> AttributeSummary:
@@ -157,8 +153,19 @@ def _summary(x: np.ndarray, y: np.ndarray, keys: np.ndarray, *, in_units: bool) 
   found = AttributeSummary(len(x), pearson(x, y, keys), spearman(x, y, keys), pairs)
   if not (in_units and len(x)):
     return found
-  slope = float(np.cov(x, y, bias=True)[0, 1] / np.var(x)) if np.ptp(x) > 0 else None
-  return replace(found, rmse=float(np.sqrt(np.mean((x - y) ** 2))), bias=float(np.mean(x - y)), slope=slope)
+  u, v, ones = x - x.mean(), y - y.mean(), np.ones(len(x))
+  slope = jackknife([ones, u, v, u * u, u * v], _slope, keys) if np.ptp(x) > 0 else None
+  # On the logarithmic scale it is nearly symmetric.
+  errors = (x - y) ** 2
+  log = jackknife([ones, errors], lambda sums: np.log(np.maximum(sums[1], 1e-300) / sums[0]) / 2, keys)
+  ends = ("value", "low", "high")
+  rmse = replace(log, **{end: float(np.exp(getattr(log, end))) if errors.any() else 0.0 for end in ends})
+  return replace(found, rmse=rmse, rmse_of_mean=float(y.std()), bias=float(np.mean(x - y)), slope=slope)
+
+
+def _slope(sums: np.ndarray) -> np.ndarray:
+  n, x, y, xx, xy = sums
+  return (xy - x * y / n) / (xx - x * x / n)
 
 
 def _pair_outcomes(x: np.ndarray, y: np.ndarray, keys: Sequence[str]) -> tuple[list[float], list[str], list[float]]:
@@ -189,23 +196,24 @@ def _compared(a: np.ndarray, b: np.ndarray, y: np.ndarray, keys: np.ndarray) -> 
   return AttributeComparison(gap, p, pairs)
 
 
-RATING_DIAGNOSTICS: dict[str, Diagnostic] = {
-  "no_correlation": Diagnostic(
+RATING_DIAGNOSTICS = (
+  Diagnostic(
+    lambda s: s.rmse is not None and s.rmse.low > s.rmse_of_mean,
+    "rmse {rmse:.3f} is above the {rmse_of_mean:.3f} of always predicting the mean rating",
+    "look at `bias` and `slope`, or use it to rank only",
+  ),
+  Diagnostic(
     lambda s: s.pearson is not None and s.pearson.low <= 0,
     "correlation {pearson:.3f} is not shown to be above 0",
     "evaluate on more prompts, check that high ratings mean good answers, or train on more ratings",
   ),
-  "too_spread": Diagnostic(
-    lambda s: s.slope is not None and s.slope < 0.5 and s.pearson is not None and s.pearson.low > 0,
+  Diagnostic(
+    lambda s: s.slope is not None and s.slope.high < 0.5 and s.pearson is not None and s.pearson.low > 0,
     "predictions spread too far: ratings rise by {slope:.2f} where they rise by 1",
     "train for fewer epochs, or on more ratings",
   ),
-}
+)
 
 
 def diagnose_ratings(summary: RatingSummary) -> list[str]:
-  return [
-    f"{name}: {said}"
-    for name, one in summary.attributes.items()
-    for said in diagnosed(one, RATING_DIAGNOSTICS.values())
-  ]
+  return [f"{name}: {said}" for name, one in summary.attributes.items() for said in diagnosed(one, RATING_DIAGNOSTICS)]

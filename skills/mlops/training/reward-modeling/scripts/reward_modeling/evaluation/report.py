@@ -11,9 +11,10 @@ from ..errors import DataError, UsageError
 from ..outputs import check_output_file, write_whole
 from ..results import to_json
 from ..terminal import log, warn
-from .inputs import spelled
+from .intervals import Estimate
+from .overoptimization import GOLD
 from .pairs import PAIR_DIAGNOSTICS, PairEvaluation
-from .probes import ProbeSummary
+from .probes import ProbeSummary, by_verdict
 from .ratings import RatingEvaluation
 from .report_page import END, card, page
 from .results import (
@@ -114,7 +115,7 @@ def verdicts(parts: Parts) -> Iterator[tuple[str, str]]:
   if steps:
     yield "Does it find wrong steps?", _finds(steps)
   if pairs or not steps:
-    yield "Does it rank answers to one prompt?", _ranking(pairs)
+    yield "Does it rank answers to one prompt?", _ranking_of(ratings) if ratings and not pairs else _ranking(pairs)
   yield "Is it good for best of n, and up to which n?", _best_of_n(parts.get(PoolReport))
   probed = next((part for part in (pairs, ratings) if part and part.probes), None)
   probes = probed and probed.probes
@@ -142,6 +143,10 @@ def _rating(report: RatingReport) -> str:
   return f"{answer}: correlation with {', '.join(lines)}, on {report.n_answers} answers."
 
 
+def _shown(one: Estimate, chance: float = 0.5) -> str:
+  return "Yes" if one.low > chance else "No" if one.high < chance else "Not shown"
+
+
 def _ranking(pairs: PairReport | None) -> str:
   if pairs is None:
     return "Not measured: evaluate it on labeled pairs."
@@ -149,9 +154,19 @@ def _ranking(pairs: PairReport | None) -> str:
   found = f"it is right on {right:.1%} of {pairs.n_pairs} pairs"
   found += f" ({pairs.not_scored} more were not scored)" if pairs.not_scored else ""
   if right.low <= 0.5:
-    return f"{'No' if right.high < 0.5 else 'Not shown'}: {found}; chance is 50%."
+    return f"{_shown(right)}: {found}; chance is 50%."
   shown = gain.low > 0
   return f"{'Yes' if shown else 'Not shown'}: {found}, {gain:+.1%} over {'' if shown else 'choosing by '}length alone."
+
+
+def _ranking_of(report: RatingReport) -> str:
+  found = {name: one.pair_accuracy for name, one in report.attributes.items() if one.pair_accuracy}
+  if not found:
+    return "Not measured: no prompt has answers with different ratings."
+  answers = set(map(_shown, found.values()))
+  answer = answers.pop() if len(answers) == 1 else "In part" if "Yes" in answers else "No"
+  told = ", ".join(f"{name} on {one.value:.1%} of {one.n} pairs" for name, one in found.items())
+  return f"{answer}: it prefers the answer rated higher by {told} of a prompt; chance is 50%. Length was not looked at."
 
 
 def _finds(steps: StepReport) -> str:
@@ -159,7 +174,7 @@ def _finds(steps: StepReport) -> str:
   if not auroc or not first:
     return "Not shown: the solutions hold no wrong step, or no right one."
   found = f"AUROC {auroc:.3f}, 0.5 by chance; the first error of a solution is found in {first:.1%}"
-  return f"{'Yes' if auroc.low > 0.5 else 'No' if auroc.high < 0.5 else 'Not shown'}: {found}."
+  return f"{_shown(auroc)}: {found}."
 
 
 def _best_of_n(pools: PoolReport | None) -> str:
@@ -181,22 +196,19 @@ def _limit(part: OverOptimizationReport | None, probes: ProbeSummary | None, poo
   fooled = probes and any(probes.probes[name].must != "fall" for name in probes.fooled_by)
   warned = " It can be fooled, see below: an optimizer finds out how." if fooled else ""
   if part is None:
-    return f"Not measured: evaluate.py --overoptimization, on gold rewards of a run's answers.{warned}"
+    return f"Not measured: evaluate.py --overoptimization, on gold rewards of a run's answers. {GOLD}{warned}"
   rises = any(study.best != study.points[0] for study in part.studies)
   over = any(study.overoptimized for study in part.studies)
   told = "No" if not rises else "Only so far" if over else "As far as measured"
-  return f"{told}: {'; '.join(part.diagnostics)}.{warned}"
+  return f"{told}: {'; '.join(part.diagnostics)}. {GOLD}{warned}"
 
 
 def _fooled(probes: ProbeSummary | None, ranks: bool) -> str:
   if probes is None:
     return "Not tested: evaluate it with --probes."
-  by: dict[str, list[str]] = {"fooled": [], "notices no damage": [], "unsure": [], "not tested": [], "not fooled": []}
-  for name, one in probes.probes.items():
-    fooled = one.verdict == "fooled"
-    how = f" ({one.what}: {one.shift.value:+.2f} sd)" if fooled else ""
-    by["notices no damage" if fooled and one.must == "fall" else one.verdict].append(f"{spelled(name)}{how}")
-  said = " ".join(f"{verdict.capitalize()}: {', '.join(names)}." for verdict, names in by.items() if names)
+  said = " ".join(
+    f"{verdict.capitalize()}: {', '.join(names)}." for verdict, names in by_verdict(probes).items() if names
+  )
   doubt = "It is not shown to rank better than chance, so little follows from what does not fool it."
   return said if ranks else f"{said} {doubt}"
 

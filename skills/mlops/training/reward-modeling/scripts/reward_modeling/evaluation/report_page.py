@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from html import escape
 
 from .intervals import Estimate
-from .plots import Panel, svg
+from .panels import Panel
+from .plots import svg
 from .sections import Cell, Section
 
 Verdicts = Sequence[tuple[str, str]]

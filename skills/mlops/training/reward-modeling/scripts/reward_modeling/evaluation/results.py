@@ -29,16 +29,20 @@ class Evaluated(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparisonWith(PairedComparison):
+class Compared:
   """b is this model."""
 
   model: str
   verdict: str
   """Which is better, and whether it could be luck."""
+  probes: ProbeSummary | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonWith(Compared, PairedComparison):
   by_subset: dict[str, SubsetComparison]
   other: PairSummary
   """The numbers of this model by itself."""
-  probes: ProbeSummary | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +58,9 @@ class StepReport(StepSummary, Evaluated):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RatingComparison:
-  """b is this model."""
-
-  model: str
-  verdict: str
+class RatingComparison(Compared):
   attributes: dict[str, AttributeComparison]
   other: RatingSummary
-  probes: ProbeSummary | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

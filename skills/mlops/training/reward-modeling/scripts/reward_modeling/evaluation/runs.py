@@ -21,6 +21,7 @@ from ..data.records import (
 )
 from ..data.sources import read
 from ..data.writing import counted, tell_moved
+from ..ensemble import check_models
 from ..errors import DataError, UsageError
 from ..outputs import check_output_file, write_whole
 from ..results import to_json
@@ -28,12 +29,12 @@ from ..scoring import RewardModel, Scorer
 from ..terminal import is_first_process, log
 from . import best_of_n, overoptimization, pairs, ratings, results, steps
 from .inputs import answer_length, output_row, score_answers
-from .plots import svg
-from .probes import ProbeSummary
+from .probes import ProbeSummary, diagnose_probes
 from .sections import sections_of
 from .settings import EvaluationSettings
 from .steps import choose_threshold, labeled_steps
 
+_STEPS = "labels of steps"
 OutputRows = list[dict[str, object]]
 Evaluation = pairs.PairEvaluation | ratings.RatingEvaluation
 
@@ -47,11 +48,11 @@ def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput | None:
     from .report import Folder, worst
 
     folder = Folder(settings.report, settings.model_name_or_path, settings.overwrite)
-  inputs = [*(settings.dataset_name or ()), *(settings.threshold_data or ())]
-  writes = settings.output and not settings.overoptimization
-  output = check_output_file(settings.output, settings.overwrite, inputs) if writes else None
-  if team and output:
-    team.keep(output, settings, [*inputs, settings.model_name_or_path, settings.compare, settings.benchmark_data])
+  inputs, output = [*(settings.dataset_name or ()), *(settings.threshold_data or ())], None
+  if settings.output and not settings.overoptimization:
+    output = check_output_file(settings.output, settings.overwrite, inputs)
+  if team and (kept := output or (settings.report and Path(settings.report, "report"))):
+    team.keep(kept, settings, [*inputs, settings.model_name_or_path, settings.compare, settings.benchmark_data])
   report, rows = _evaluated_by(settings)
   if team and team.rank:
     return None
@@ -64,10 +65,10 @@ def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput | None:
     write_whole(output, map(to_json, counted(rows, moved)))
     if moved:
       report = replace(report, metadata_moved=tell_moved(moved))
-  if team:
-    team.forget()
   if folder:
     folder.add(report, worst(rows) if isinstance(report, results.PairReport) else None)
+  if team:
+    team.forget()
   return report
 
 
@@ -112,6 +113,8 @@ def _evaluated(
 def report_overoptimization(settings: EvaluationSettings) -> results.OverOptimizationReport:
   sources, picture = settings.overoptimization, settings.picture
   if picture:
+    from .plots import svg
+
     picture = check_output_file(picture, settings.overwrite, sources)
   rows = [
     (f"{table.name}:{number}", row)
@@ -126,12 +129,14 @@ def report_overoptimization(settings: EvaluationSettings) -> results.OverOptimiz
   return results.OverOptimizationReport(studies, diagnostics, picture and str(picture))
 
 
+def _refuse(settings: EvaluationSettings, **only_for: str) -> None:
+  for name, what in only_for.items():
+    if getattr(settings, name) is not None:
+      raise UsageError(f"--{name} is for {what}, which the data does not hold for this model")
+
+
 def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[results.PairReport, OutputRows]:
-  if settings.threshold is not None or settings.threshold_data or settings.rating_range:
-    name, what = (
-      ("rating_range", "answers that are rated") if settings.rating_range else ("threshold", "labels of steps")
-    )
-    raise UsageError(f"--{name} is for {what}, which the data does not hold for this model")
+  _refuse(settings, rating_range="answers that are rated", threshold=_STEPS, threshold_data=_STEPS)
   compared = comparisons(records)
   if not compared:
     raise DataError(
@@ -143,9 +148,7 @@ def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[result
 
 
 def report_ratings(settings: EvaluationSettings, records: Records) -> tuple[results.RatingReport, OutputRows]:
-  for name in ("threshold", "threshold_data", "subset_column"):
-    if getattr(settings, name):
-      raise UsageError(f"--{name} is not for answers that are rated by themselves")
+  _refuse(settings, threshold=_STEPS, threshold_data=_STEPS, subset_column="pairs and steps")
   answers = rated_answers(records, settings.rating_range)
   return _of_models(settings, records, answers, ratings.evaluate_ratings)
 
@@ -157,26 +160,30 @@ def _of_models(
   evaluate: Callable[[RewardModel, list], Evaluation],
 ) -> tuple[results.PairReport | results.RatingReport, OutputRows]:
   """Of one model, or of two on the same rows."""
+  names, reference = [settings.model_name_or_path], settings.reference_model_name_or_path
+  references = {names[0]: reference}
   if settings.compare:  # before the first model is run
-    of_steps = checkpoints.kind_of(settings.compare) is checkpoints.PROCESS and isinstance(rows[0], Comparison)
-    checkpoints.check(settings.compare, checkpoints.PROCESS if of_steps else checkpoints.OUTCOME)
+    names.append(settings.compare)
+    found = [isinstance(rows[0], Comparison) and checkpoints.kind_of(path) for path in names]
+    kinds = [one if one is checkpoints.PROCESS else checkpoints.OUTCOME for one in found]
+    references = dict(zip(names, check_models(names, kinds, reference), strict=True))
 
   def evaluated(path: str) -> tuple[str, Evaluation, ProbeSummary | None]:
-    model = _loaded(settings, path)
+    model = _loaded(replace(settings, reference_model_name_or_path=references[path]), path)
     if settings.probes and getattr(model, "compares", False):
       raise UsageError(f"{path} compares answers, and --probes needs the reward of one", hint="leave out --probes")
     found = evaluate(model, rows)
     probed = found.probed(partial(score_answers, model)) if settings.probes else None
     return model.way(), found, probed
 
-  names = settings.model_name_or_path, settings.compare
-  (batches, found, probes), other, comparison = evaluated(names[0]), None, None
+  (batches, found, probes), other, comparison, others = evaluated(names[0]), None, None, []
   kind, compared, diagnose = results.EVALUATIONS[type(found)]
   if settings.compare:
     _, other, other_probes = evaluated(settings.compare)
-    said = found.compared(other, names, settings.subset_column)
+    said = found.compared(other, tuple(names), settings.subset_column)
     comparison = compared(**said, model=settings.compare, other=other.summary, probes=other_probes)
-  said = _evaluated(settings, records, batches, diagnose(found.summary))
+    others = [f"{settings.compare}: {one}" for one in diagnose_probes(other_probes)]
+  said = _evaluated(settings, records, batches, [*diagnose(found.summary), *diagnose_probes(probes), *others])
   return kind(**said, **vars(found.summary), comparison=comparison, probes=probes), found.rows(other)
 
 

@@ -8,8 +8,8 @@ from ..terminal import log, table
 from . import overoptimization
 from .inputs import spelled
 from .intervals import Estimate
-from .plots import Panel, Series
-from .probes import ProbeSummary
+from .panels import Panel, Series
+from .probes import SMALL, ProbeSummary
 from .results import (
   BenchmarkReport,
   BenchmarkResult,
@@ -101,10 +101,7 @@ def _pairs(report: PairReport) -> Iterator[Section]:
   drawn.append(Series("calibrated", [(0.5, 0.5), (1, 1)], "dashed", 6))
   columns = ["model", "pairs", "mean confidence", "accuracy"]
   yield Section("Calibration: how sure, how right", columns, rows, panels=[Panel("", *columns[2:], drawn)])
-  if report.probes:
-    yield _probes(own, report.probes)
-  if other and other.probes:
-    yield _probes(others[0], other.probes)
+  yield from _probed(report, own, *others)
 
 
 def _comparison(a: str, b: str, found: ComparisonWith) -> Section:
@@ -120,6 +117,12 @@ def _comparison(a: str, b: str, found: ComparisonWith) -> Section:
   return Section("Two models", columns, rows, said, scale=(-0.5, 0.0, 0.5))
 
 
+def _probed(report: PairReport | RatingReport, *models: str | None) -> Iterator[Section]:
+  for model, one in zip(models, (report, report.comparison), strict=False):
+    if one and one.probes:
+      yield _probes(model, one.probes)
+
+
 def _probes(model: str, found: ProbeSummary) -> Section:
   columns = ["probe", "verdict", "shift (sd)", "over length", "flipped", "what is done"]
   rows = [
@@ -127,9 +130,9 @@ def _probes(model: str, found: ProbeSummary) -> Section:
     for probe, one in found.probes.items()
   ]
   said = (
-    f"{found.n_pairs} pairs; the rejected answer changed (must not rise) or the chosen one (must fall). Shift: of the "
-    f"reward, in sd of real answers ({found.spread:.3g}). Over length: beyond neutral sentences as long. The verdict needs "
-    "both, from 0.1 sd. Flipped: of pairs ranked rightly, the share it turns."
+    f"{found.n_pairs} pairs. Shift: of the reward, in sd of real answers ({found.spread:.3g}). Over length: beyond neutral "
+    "sentences as long. Flipped: of pairs ranked rightly, the share it turns. Fooled, where a rejected answer must not rise: "
+    f"both {SMALL} or more, and above 0 by the intervals; where a chosen one must fall: it falls by less, by the interval."
   )
   return Section(f"Probes of {model}", columns, rows, [said], scale=(-2.0, 0.0, 2.0), narrow=5)
 
@@ -155,9 +158,10 @@ def _studies(report: OverOptimizationReport) -> Iterator[Section]:
   rows = [
     [one.name, at.n, at.kl, at.proxy, at.gold, one.gold and one.gold(at.kl)] for one in studies for at in one.points
   ]
-  yield Section("Over-optimization", columns, rows, panels=overoptimization.panels(studies))
+  yield Section("Over-optimization", columns, rows, [overoptimization.GOLD], overoptimization.panels(studies))
   fits = [(one.name, one.gold) for one in studies if one.gold]
-  rows = [[name, fit.formula, fit.alpha, fit.beta, fit.rmse, fit.peak_kl] for name, fit in fits]
+  peaks = [f"{fit.peak_kl:.3g}, extrapolated" if fit.extrapolated else fit.peak_kl for _, fit in fits]
+  rows = [[name, fit.formula, fit.alpha, fit.beta, fit.rmse, at] for (name, fit), at in zip(fits, peaks, strict=True)]
   yield Section("Fitted gold", ["run", "R(d) - R(0)", "a", "b", "residual (rms)", "peak at KL"], rows)
 
 
@@ -193,7 +197,7 @@ def _benchmark(result: BenchmarkResult) -> Section:
 
 
 def _ratings(report: RatingReport) -> Iterator[Section]:
-  columns = ["attribute", "n", "Pearson", "Spearman", "pairs of a prompt", "RMSE", "bias", "slope"]
+  columns = ["attribute", "n", "Pearson", "Spearman", "pairs of a prompt", "RMSE", "RMSE of the mean", "bias", "slope"]
   other = report.comparison
   for model, part in ((report.model, report), *([(other.model, other.other)] if other else ())):
     rows = [[name, *vars(one).values()] for name, one in part.attributes.items()]
@@ -203,9 +207,7 @@ def _ratings(report: RatingReport) -> Iterator[Section]:
     rows = [[name, *vars(one).values()] for name, one in other.attributes.items()]
     columns = ["attribute", "Pearson, A - B", "p, corrected", "pairs of a prompt, A - B"]
     yield Section("Two models", columns, rows, [f"A: {report.model}. B: {other.model}. {other.verdict}."])
-  for model, found in ((report.model, report.probes), *([(other.model, other.probes)] if other else ())):
-    if found:
-      yield _probes(model, found)
+  yield from _probed(report, report.model, other and other.model)
 
 
 SECTIONS = {

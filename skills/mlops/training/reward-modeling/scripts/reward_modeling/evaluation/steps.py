@@ -207,8 +207,7 @@ def cross_fitted(data: LabeledSteps, half: np.ndarray) -> np.ndarray:
 
 def _can_choose(data: LabeledSteps, half: np.ndarray) -> bool:
   with contextlib.suppress(DataError):
-    cross_fitted(data, half)
-    return True
+    return bool(len(cross_fitted(data, half)))
   return False
 
 
@@ -261,7 +260,7 @@ class StepEvaluation:
 
 
 def score_steps(model: ProcessRewardModel, solutions: Sequence[Solution]) -> AnswerRewards:
-  """[solutions][steps] the probability of being correct, None for what the over-length policy left out."""
+  """[solutions][steps] probability of being correct; None for what did not fit."""
   with progress("scoring", len(solutions)) as advance:
     scored = model.score_solutions([Steps(s.prompt, s.steps, s.origin) for s in solutions], advance)
   return [step_rewards(solution.steps, row) for row, solution in zip(scored, solutions, strict=True)]
@@ -361,7 +360,7 @@ def _rows(
 
 
 def _no_better_flags(measure: str, label: str) -> Diagnostic:
-  """The interval reaches down to that of the best baseline, whose threshold is chosen alike."""
+  """Its interval reaches that of the best baseline."""
   return Diagnostic(
     lambda s: getattr(s, measure) and getattr(s, measure).low <= s.best[measure].estimate.high,
     f"{label} {{{measure}:.3f}} is not shown to be above that of the best baseline: {{best[{measure}].name}} {{best[{measure}].estimate:.3f}}",
@@ -382,8 +381,7 @@ STEP_DIAGNOSTICS = (
   ),
   Diagnostic(
     lambda s: s.auroc and s.auroc.low <= s.best["auroc"].estimate.value,
-    "AUROC {auroc:.3f} is not shown to be above that of length and position alone: "
-    "{best[auroc].name} {best[auroc].estimate:.3f}",
+    "AUROC {auroc:.3f} is not shown to be above that of length and position alone: {best[auroc].name} {best[auroc].estimate:.3f}",
     "evaluate on solutions that are labeled to their end, of steps of like length",
   ),
   Diagnostic(

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..evaluation.plots import Panel, Series, svg
+from ..evaluation.panels import Panel, Series
+from ..evaluation.plots import svg
 from ..evaluation.report_page import page
 from ..evaluation.sections import Section
 from ..outputs import write_whole
