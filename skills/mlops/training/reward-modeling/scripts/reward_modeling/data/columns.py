@@ -7,9 +7,10 @@ from pathlib import Path
 
 from ..errors import DataError, did_you_mean
 from .cells import RowError, are_messages, short, structure, type_of
-from .entries import COMMON, Row, number
+from .entries import COMMON, Row, key, number
 from .files import Table, suffix
-from .formats import COLUMN_NAMES, Tiers
+from .formats import COLUMN_NAMES, Tiers, is_system
+from .formats_datasets import KTO_LABELS
 from .writing import METADATA, RESULTS, is_read, unwrapped_metadata
 
 _STEP = re.compile(r"(?:\A|\.)([^.\[\]]+)|\[(-?\d*)\]")
@@ -144,15 +145,19 @@ COLUMNS = 12
 # Words in the names of columns, the likeliest first.
 _PROMPT = (
   "prompt question query instruction problem task post context input user ask title text "
-  "trajectory conversation dialogue history message request"
+  "trajectory conversation dialogue history message messages contents thread request"
 )
 _CHOSEN = "chosen preferred better accepted winning winner win best good positive pos"
 _REJECTED = "rejected dispreferred worse losing loser lose worst bad negative neg"
 _MANY = "completions responses answers candidates generations outputs replies samples solutions comments choices"
+_DESIRED = "label chosen desirable safe liked thumbs feedback accepted good better correct"
 _ONE = "completion response answer output reply generation solution"
 _SCORE = "score scores rating ratings reward rewards votes upvotes quality grade"
 _RANK = "rank ranks ranking"
-_STEPS, _STEP_LABELS = "steps step process", "labels label correctness correct scores score ratings rating values"
+_STEPS, _STEP_LABELS = (
+  "steps step process thoughts",
+  "labels label correctness correct scores score ratings rating values",
+)
 _BODY = f"text content body {_ONE} message"
 _A, _B = "a 1 first left one", "b 2 second right two"
 _WINNER = "winner preference preferred choice better label chosen pick picked vote verdict"
@@ -162,14 +167,26 @@ LABELED_LAYOUTS = (
   {"prompt": _PROMPT, "completions": _MANY, "ranks": _RANK},
   {"prompt": _PROMPT, "response_a": _A, "response_b": _B, "winner": _WINNER},
   {"prompt": _PROMPT, "completions": _STEPS, "labels": _STEP_LABELS},
+  {"prompt": _PROMPT, "completion": _ONE, "score": _SCORE},
+  {"prompt": _PROMPT, "completion": _ONE, "label": _DESIRED},
   {"prompt": _PROMPT, "completions": "ranked sorted ordered best"},
 )
 """Those that say which answer is better."""
-ANSWER_LAYOUTS = (*LABELED_LAYOUTS, {"prompt": _PROMPT, "completions": _MANY}, {"prompt": _PROMPT, "completion": _ONE})
+ANSWER_LAYOUTS = (
+  *LABELED_LAYOUTS,
+  {"prompt": _PROMPT, "response_a": _A, "response_b": _B},
+  {"prompt": _PROMPT, "completions": _MANY},
+  {"prompt": _PROMPT, "completion": _ONE},
+)
 LAYOUTS = (*ANSWER_LAYOUTS, {"prompt": _PROMPT})
 ColumnWords = Mapping[str, str]
 """Name in the format -> words that the names of columns may hold."""
-_MEANING = {"scores": "a higher score must be better", "ranks": "rank 1 must be best"}
+_MEANING = {
+  **dict.fromkeys(("score", "scores"), "a higher score must be better"),
+  "ranks": "rank 1 must be best",
+  "label": "true or 1 must mean a good answer",
+  "best_first": "the best must come first",
+}
 
 
 def seen(rows: list[Row]) -> str:
@@ -207,15 +224,15 @@ def guess(row: Row, works: Callable[[dict[str, str], str | None], bool], layouts
     ours.add(METADATA)  # of a canonical copy
   leaves = dict(_leaves({name: value for name, value in row.items() if name not in ours}))
   for layout in layouts:
-    format = "best_first" if layout is LABELED_LAYOUTS[-1] else None
-    for paths in product(*(_candidates(leaves, name, words)[:4] for name, words in layout.items())):
+    format = "best_first" if layout is LABELED_LAYOUTS[-1] else "kto" if "label" in layout else None
+    for paths in product(*(_candidates(leaves, name, words, row)[:4] for name, words in layout.items())):
       columns = dict(zip(layout, paths, strict=True))
       lists = {path.partition("[]")[0] for path in paths if "[]" in path}
       if len(set(paths)) == len(paths) and len(lists) <= 1 and works(columns, format):
         line = ",".join(f"{name}={path}" for name, path in columns.items())
-        meaning = "".join(f" ({_MEANING[name]})" for name in columns if name in _MEANING)
-        flag, order = ("--format best_first ", " (the best must come first)") if format else ("", "")
-        return f"these rows can be read with {flag}--columns '{line}'{meaning}{order}"
+        meaning = "".join(f" ({_MEANING[name]})" for name in (*columns, format) if name in _MEANING)
+        flag = f"--format {format} " if format else ""
+        return f"these rows can be read with {flag}--columns '{line}'{meaning}"
   return None
 
 
@@ -230,8 +247,10 @@ def _leaves(value, path: str = "") -> Iterator[tuple[str, object]]:
     yield path, value
 
 
-def _candidates(leaves: Row, name: str, words: str) -> list[str]:
-  ranked = ((_rank(path, words), path) for path, value in leaves.items() if _could_be(path, value, name))
+def _candidates(leaves: Row, name: str, words: str, row: Row) -> list[str]:
+  """A column of that name may not be put aside for another."""
+  there = {path: value for path, value in leaves.items() if name not in row or root_of(path, row) == name}
+  ranked = ((_rank(path, words), path) for path, value in there.items() if _could_be(path, value, name))
   return [path for rank, path in sorted(one for one in ranked if one[0] is not None)]
 
 
@@ -250,6 +269,12 @@ def _could_be(path: str, value, name: str) -> bool:
   many = "[]" in path
   if name == "winner":
     return isinstance(value, (str, int, float))
+  if name == "label":
+    return key(value) in KTO_LABELS
+  if name == "score":
+    return type(value) in (int, float)
+  if name == "prompt" and is_system(path):
+    return False
   if name not in ("scores", "ranks", "labels", "completions"):
     return not many and (are_messages(value) or (isinstance(value, str) and bool(value.strip())))
   values, wanted = [value] if many else value, str if name == "completions" else (int, float)

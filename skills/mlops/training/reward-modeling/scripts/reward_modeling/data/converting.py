@@ -41,6 +41,7 @@ from .formats import (
   Tiers,
   fits,
   is_input,
+  is_system,
   lacks,
   named,
   recognize,
@@ -111,7 +112,7 @@ def records_of(table: Table, reading: Reading, *, first: bool = True) -> Records
   if problems and not (reading.leave_out_unreadable and few):
     hint = None if len(problems) == len(table.problems) else _hint(chosen, reading)
     if not reading.format and not any(record for *_, record in made):
-      hint = _guess(table, reading) or hint
+      hint = _guess(table, reading, LABELED_LAYOUTS if chosen.name in LABELED else LAYOUTS) or hint
     raise table.refused(problems, hint)
   every = [record for *_, record in made if record]
   aside.update(record.undecided for record in every if record.undecided)
@@ -160,6 +161,8 @@ def _format_of(table: Table, rows: list[Row], problems: Problems, reading: Readi
     head = rows[:FIRST_ROWS]
     way = _guess(table, reading) or f"{error.hint}\n{conversion(table.name, head[0])}"
     raise DataError(error.message + seen(head), where=table.name, hint=way + nearest(head, reading.tiers)) from None
+  if question := found.ask([found.pick(row)[0] for row in rows]):
+    raise DataError(question.partition(": ")[0], where=table.name, hint=question.partition(": ")[2])
   if reading.tiers is ANYTHING and found.name not in LABELED:
     _tell_unread(table, found.name, reading)
   return found
@@ -240,20 +243,26 @@ def _say_winners(name: str, chosen: Format, numbered: Numbered, picked: list[Row
   if not chosen.winner:
     return {}
   found = [chosen.winner.value(row) if reading.labels else None for row in picked]
-  found = [_side_of_model(value, row) for value, (_, row) in zip(found, numbered, strict=True)]
-  written = [(number, value) for (number, _), value in zip(numbered, found, strict=True) if value is not None]
-  means, counts = meaning(written, chosen, reading.winner_values, reading.columns or {}, name)
-  for row, value in zip(picked, found, strict=True):
+  sides = [_side_of(value, row) for value, (_, row) in zip(found, numbered, strict=True)]
+  written = [(number, side) for (number, _), side in zip(numbered, sides, strict=True) if side is not None]
+  means = meaning(written, chosen, reading.winner_values, reading.columns or {}, name)
+  counts: Counter[str] = Counter()
+  for row, value, side in zip(picked, found, sides, strict=True):
     row.pop("winner", None)
     if value is not None:
-      row["winner"] = means.get(key(value), short(value))
-  return counts
+      row["winner"] = means.get(key(side), short(value))
+    if key(side) in means:
+      counts[short(key(value)), means[key(side)]] += 1
+  return {f"{value}={side}": count for (value, side), count in counts.items()}
 
 
-def _side_of_model(value: object, row: Row) -> object:
+def _side_of(value: object, row: Row) -> object:
   """Of a winner that is the name of one of the two models."""
-  names = row.get("model_a"), row.get("model_b")
-  return ("a", "b")[names.index(value)] if value in names and names[0] != names[1] else value
+  for pair in (("model_a", "model_b"), ("model_1", "model_2")):
+    names = [row.get(name) for name in pair]
+    if value is not None and value in names and names[0] != names[1]:
+      return "ab"[names.index(value)]
+  return value
 
 
 def _say_neutral(chosen: Format, rows: list[Row], where: str) -> DataError:
@@ -291,12 +300,13 @@ def _refuse_lost_input(table: Table, chosen: Format, unused: list[str], made: li
     given = [(number, row.get(name), record) for number, row, record in made]
     lost = [number for number, value, record in given if is_input(name, value) and not _already_there(value, record)]
     if lost:
-      system = f"read it as the system text with --columns system={name}, " if ["system"] in chosen.columns else ""
+      texts = all(isinstance(row.get(name), str | None) and "system" not in row for _, row, _ in made)
+      way = f"read it as the system text with --columns system={name}, " * (texts and ["system"] in chosen.columns)
+      way = "only text can be scored: " if "image" in name.lower() else f"{way}put it into the prompt yourself, or "
       raise DataError(
         f"column `{name}` could be part of the input, but format `{chosen.name}` does not use it ({len(lost)} of {len(made)} rows)",
         where=f"{table.name}:{lost[0]}",
-        hint=_guess(table, reading)
-        or f"{system}put it into the prompt yourself, or leave it out with --columns {name}=",
+        hint=(not is_system(name) and _guess(table, reading)) or f"{way}leave it out with --columns {name}=",
       )
 
 

@@ -100,7 +100,7 @@ def columns(
   margin: Callable[[Row], float] | None = None,
   **more,
 ) -> None:
-  """An entry for rows of a prompt and two answers, without a winner the better one first. labels: the winner's columns."""
+  """An entry for rows of a prompt and two answers, without a winner the better one first. labels: more columns that it needs, if not the winner's."""
   needs = names + (labels or (winner.columns if winner else ()))
   names = tuple(name.partition("|")[0] for name in names)
   shown = ("2+2?", "5", "4") if winner else ("2+2?", "4", "5")
@@ -275,9 +275,8 @@ def by_winner(
   if winner in (None, "tie"):
     return Ranking(prompt, answers, None if winner is None else [0.0, 0.0], margin=margin)
   if winner not in ("a", "b"):
-    raise RowError(
-      f"`winner` is {short(winner)}: expected a, b, tie, model_a or model_b, a name in the columns of these, or see --winner_values"
-    )
+    what = "expected a, b, tie, model_a or model_b, or a name in the columns of these"
+    raise RowError(f"`winner` is {short(winner)}: {what}; if it is a tie, add --winner_values '{short(winner)}=tie'")
   second = winner == "b"
   return Comparison(prompt, *(answers[::-1] if second else answers), margin=margin, rejected_first=second)
 
