@@ -5,6 +5,7 @@ import json
 import pytest
 
 from conftest import assistant, user, write_jsonl
+from reward_modeling.data.audit import audit
 from reward_modeling.data.formats import ANYTHING
 from reward_modeling.data.reading import load
 from reward_modeling.data.records import comparisons
@@ -201,3 +202,105 @@ def test_a_label_that_says_nothing_is_refused(read):
 
 def test_a_better_conversation_and_a_worse_answer(read):
   assert pair_of(read({"messages": [user("Q"), assistant("A")], "rejected": "B"})) == ONE_TURN
+
+
+def test_two_answers_with_scores_each(read):
+  row = {"instruction": "Q", "output_a": "B", "output_b": "A", "score_a": "1", "score_b": 5}
+  assert read(row).rows[0].scores == [1.0, 5.0] and pair_of(read(row)) == ONE_TURN
+  both = row | {"preference": "b"}  # the column that says so counts
+  assert read({"prompt": "Q"} | {name: both[name] for name in both if name != "instruction"}).format == "pairwise"
+
+
+def test_ranks_in_columns(read):
+  row = {"prompt": "Q"} | {f"answer_{n}": text for n, text in enumerate("BAC", 1)}
+  records = read(row | {"rank_1": 2, "rank_2": 1, "rank_3": 3})
+  assert records.format == "ranks" and records.rows[0].scores == [-2, -1, -3]
+
+
+def test_conversations_a_and_b_under_other_names(read):
+  sides = {"messages_a": [user("Q"), assistant("B")], "messages_b": [user("Q"), assistant("A")]}
+  assert pair_of(read(sides | {"winner": "model_b"})) == ONE_TURN
+
+
+@pytest.mark.parametrize(
+  ("row", "hint"),
+  [
+    (
+      {"prompt": "Q", "responses": ["B", "A"], "chosen": 1},
+      "prompt=prompt,response_a=responses[0],response_b=responses[1],winner=chosen",
+    ),
+    ({"prompt": "Q", "response": "A", "is_safe": True}, "--format kto"),
+    ({"prompt": "Q", "completion": "A", "label": 1}, "--format kto"),
+    ({"prompt": "Q", "responses": ["A", "B", "C"], "best": 0}, "if these say which is better: best"),
+    ({"prompt": "Q", "pairs": [{"a": 1}]}, "if these say which is better: pairs"),
+  ],
+)
+def test_labels_that_are_not_read_are_told(read, capsys, row, hint):
+  assert read(row).format in ("completion", "completions", "prompt")
+  assert hint in " ".join(capsys.readouterr().err.split())
+
+
+def test_gemini_rows_get_the_line_that_reads_them(read):
+  said = lambda text: {"role": "model", "parts": [{"text": text}]}  # noqa: E731
+  asked = [{"role": "user", "parts": [{"text": "Q"}]}]
+  row = {
+    "contents": asked,
+    "completions": [{"score": 0, "completion": said("B")}, {"score": 1, "completion": said("A")}],
+  }
+  with pytest.raises(DataError) as caught:
+    read(row)
+  line = caught.value.hint.split("--columns '")[1].split("'")[0]
+  assert pair_of(read(row, columns=dict(pair.split("=") for pair in line.split(",")))) == ONE_TURN
+
+
+def test_a_suggestion_never_puts_the_prompt_aside(read):
+  with pytest.raises(DataError) as caught:
+    read({"prompt": "Q", "context": "C", **SIDES, "extra_context": "D"})
+  assert "prompt=context" not in caught.value.hint and "prompt=extra" not in caught.value.hint
+
+
+BODY = 'Q,"A; ""x""",B\nP,A,B\n'
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    "sep=,\r\nprompt,chosen,rejected\n" + BODY,
+    "\ufeffsep=;\nprompt;chosen;rejected\n" + BODY.replace("A; ", "A@ ").replace(",", ";").replace("@", ";"),
+    "prompt,chosen,rejected,,\n" + BODY.replace("B\n", "B,,\n"),
+    "prompt, chosen, rejected\n" + BODY.replace(",", ", "),
+    "prompt|chosen|rejected\n" + BODY.replace(",", "|"),
+    "prompt,chosen,rejected\n" + BODY + ",,\n\n,,\n",
+  ],
+)
+def test_csv_files_of_spreadsheets(tmp_path, text):
+  path = tmp_path / "rows.csv"
+  path.write_text(text, encoding="utf-8")
+  pairs = comparisons(load(str(path), tiers=ANYTHING))
+  assert [(said(one.prompt), said(one.chosen), said(one.rejected)) for one in pairs] == [
+    ([("u", "Q")], [("a", 'A; "x"')], [("a", "B")]),
+    ([("u", "P")], [("a", "A")], [("a", "B")]),
+  ]
+
+
+def test_a_csv_file_in_another_encoding_says_so(tmp_path):
+  path = tmp_path / "rows.csv"
+  path.write_bytes("prompt,chosen,rejected\ncaf\u00e9,A,B\n".encode("cp1252"))
+  with pytest.raises(DataError) as caught:
+    load(str(path))
+  assert caught.value.hint == "save the file as UTF-8"
+
+
+def test_rows_by_their_names(tmp_path):
+  path = tmp_path / "rows.json"
+  path.write_text(json.dumps({name: {"prompt": name, **SIDES} for name in ("x1", "x2")}))
+  assert [said(row.prompt) for row in load(str(path)).rows] == [[("u", "x1")], [("u", "x2")]]
+
+
+@pytest.mark.parametrize(
+  ("text", "check"),
+  [("It&#39;s &quot;A&quot;", "encoding"), ("a &amp;lt; b", "encoding"), ("assistant: A", "leaked_turn")],
+)
+def test_left_overs_of_other_programs_are_found(read, text, check):
+  found = {finding.check for finding in audit(comparisons(read({"prompt": "Q", "chosen": text, "rejected": "B"})))}
+  assert check in found

@@ -24,6 +24,7 @@ SAME = {
         ("positive", "negative"), ("good", "bad"),
     ),
     ("response_a", "response_b"): (("a", "b"),),
+  ("conversation_a", "conversation_b"): (("messages_a", "messages_b"), ("conv_a", "conv_b")),
 }
 # fmt: on
 """Alone or as in preferred_response, answer_a."""
@@ -52,32 +53,35 @@ def same_columns(rows: list[Row]) -> dict[str, str]:
 
 
 _NUMBERED = re.compile(
-  r"(answer|candidate|completion|draft|generation|output|response|score|rating)s?[_ ]?(\d+)", re.IGNORECASE
+  r"(answer|candidate|completion|draft|generation|output|response|score|rating|reward|rank)s?[_ ]?(\d+|[ab])",
+  re.IGNORECASE,
 )
 
 
-def answers_in_columns(head: list[Row]) -> dict[str, str]:
-  """{answer_1: score_1 or "", ...} of three answers and more, as spreadsheets have them."""
+def answers_in_columns(head: list[Row]) -> tuple[dict[str, str], str]:
+  """({answer_1: score_1 or "", ...}, scores or ranks), as spreadsheets have them; two answers must have scores and no winner."""
   names = dict.fromkeys(name for row in head for name in row)
   found: dict[str, dict[str, str]] = {}
   for name, match in ((name, _NUMBERED.fullmatch(name)) for name in names):
     if match:
-      found.setdefault(match[1].lower(), {})[match[2]] = name
-  scores = found.pop("score", None) or found.pop("rating", {})
+      found.setdefault(match[1].lower(), {})[match[2].lower()] = name
+  kinds = {kind: found.pop(kind, {}) for kind in ("score", "rating", "reward", "rank")}
+  kind = max(kinds, key=lambda kind: len(kinds[kind]))
   most = max(found.values(), key=len, default={})
-  if len(most) < 3 or not names.keys().isdisjoint(("completions", "chosen")):
-    return {}
-  return {name: scores.get(place, "") for place, name in most.items()}
+  two = len(most) == len(kinds[kind]) == 2 and "0" not in most and not any(_rank(name, _WINNER) for name in names)
+  if (len(most) < 3 and not two) or not names.keys().isdisjoint(("completions", "chosen")):
+    return {}, ""
+  return {name: kinds[kind].get(place, "") for place, name in most.items()}, "ranks" if kind == "rank" else "scores"
 
 
-def in_one_list(row: Row, columns: dict[str, str]) -> Row:
+def in_one_list(row: Row, columns: dict[str, str], labels: str) -> Row:
   """Scores of some of the answers only stay columns of their own."""
   there = {name: score for name, score in columns.items() if row.get(name) not in (None, "")}
   scored = all(there.values())
   gone = {*columns, *(columns.values() if scored else ())}
   new = {name: value for name, value in row.items() if name not in gone}
   new["completions"] = [row[name] for name in there]
-  return new | ({"scores": [number(row.get(score), score) for score in there.values()]} if scored else {})
+  return new | ({labels: [number(row.get(score), score) for score in there.values()]} if scored else {})
 
 
 def root_of(column: str, present: Iterable[str]) -> str:
@@ -189,6 +193,11 @@ _MEANING = {
 }
 
 
+def may_label(column: str) -> bool:
+  words = " ".join((_CHOSEN, _REJECTED, _SCORE, _RANK, _WINNER, _STEP_LABELS, "order pairs responses"))
+  return column not in RESULTS and _rank(column, words) is not None
+
+
 def seen(rows: list[Row]) -> str:
   columns = dict.fromkeys(name for row in rows for name in row)
   columns |= {name: value for row in reversed(rows) for name, value in row.items() if value is not None}
@@ -225,7 +234,10 @@ def guess(row: Row, works: Callable[[dict[str, str], str | None], bool], layouts
   leaves = dict(_leaves({name: value for name, value in row.items() if name not in ours}))
   for layout in layouts:
     format = "best_first" if layout is LABELED_LAYOUTS[-1] else "kto" if "label" in layout else None
-    for paths in product(*(_candidates(leaves, name, words, row)[:4] for name, words in layout.items())):
+    found = {name: _candidates(leaves, name, words, row)[:4] for name, words in layout.items()}
+    if layout in LABELED_LAYOUTS and len(found.get("completion", ())) > 1:  # a label of which?
+      continue
+    for paths in product(*found.values()):
       columns = dict(zip(layout, paths, strict=True))
       lists = {path.partition("[]")[0] for path in paths if "[]" in path}
       if len(set(paths)) == len(paths) and len(lists) <= 1 and works(columns, format):
@@ -237,7 +249,9 @@ def guess(row: Row, works: Callable[[dict[str, str], str | None], bool], layouts
 
 
 def _leaves(value, path: str = "") -> Iterator[tuple[str, object]]:
-  if isinstance(value, dict):
+  if isinstance(value, list) and len(value) == 2 and "[" not in path and all(isinstance(item, str) for item in value):
+    yield from ((f"{path}[{place}]", item) for place, item in enumerate(value))
+  if isinstance(value, dict) and not are_messages([value]):
     for name, item in value.items():
       if re.fullmatch(r"[^.\[\],=]+", name):
         yield from _leaves(item, f"{path}.{name}" if path else name)
@@ -255,6 +269,8 @@ def _candidates(leaves: Row, name: str, words: str, row: Row) -> list[str]:
 
 
 def _rank(path: str, words: str) -> int | None:
+  if path.endswith(("[0]", "[1]")):
+    return 99
   order, parts = words.split(), re.split(r"[.\[\]]+", path)
   if path.count("[]") and words is _MANY and parts[-1].lower() not in _BODY.split():
     return None
@@ -267,6 +283,8 @@ def _rank(path: str, words: str) -> int | None:
 
 def _could_be(path: str, value, name: str) -> bool:
   many = "[]" in path
+  if path.endswith("[0]") or path.endswith("[1]"):
+    return name == ("response_a" if path.endswith("[0]") else "response_b")
   if name == "winner":
     return isinstance(value, (str, int, float))
   if name == "label":
@@ -276,9 +294,13 @@ def _could_be(path: str, value, name: str) -> bool:
   if name == "prompt" and is_system(path):
     return False
   if name not in ("scores", "ranks", "labels", "completions"):
-    return not many and (are_messages(value) or (isinstance(value, str) and bool(value.strip())))
-  values, wanted = [value] if many else value, str if name == "completions" else (int, float)
+    return not many and (_is_said(value) or (isinstance(value, str) and bool(value.strip())))
+  values, wanted = [value] if many else value, (str, dict) if name == "completions" else (int, float)
   return isinstance(values, list) and bool(values) and all(isinstance(one, wanted) for one in values)
+
+
+def _is_said(value) -> bool:
+  return are_messages(value) or are_messages([value])
 
 
 def conversion(name: str, row: Row) -> str:

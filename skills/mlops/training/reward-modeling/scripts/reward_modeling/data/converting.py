@@ -21,6 +21,7 @@ from .columns import (
   conversion,
   guess,
   in_one_list,
+  may_label,
   nearest,
   renamed,
   same_columns,
@@ -130,16 +131,17 @@ def records_of(table: Table, reading: Reading, *, first: bool = True) -> Records
 
 def _decoded(table: Table, columns: dict[str, str], problems: Problems) -> Numbered:
   head = table.rows[:FIRST_ROWS]
-  columns = same_columns(head) | columns
+  in_columns, labels = answers_in_columns(head)
+  columns = ({} if in_columns else same_columns(head)) | columns
   roots = check_columns(table, columns) if columns else {}
   lists = lists_in_cells(head) if suffix(Path(table.name)) in (".csv", ".tsv") else []
   if INPUT_LIKE.issuperset(lists):
     lists = []
-  numbered, in_columns = [], answers_in_columns(head)
+  numbered = []
   for number, row in zip(table.numbers, table.rows, strict=True):
     try:
       row = renamed(row, columns, roots) if columns else dict(row)
-      row = in_one_list(row, in_columns) if in_columns else row
+      row = in_one_list(row, in_columns, labels) if in_columns else row
       row |= {name: turns(row[name]) or row[name] for name in lists if name in row}
       values = {name: decoded(value, name) if name in COLUMN_NAMES else value for name, value in row.items()}
       numbered.append((number, values))
@@ -174,6 +176,10 @@ def _tell_unread(table: Table, name: str, reading: Reading) -> None:
     what = f"only the prompts of these rows fit a format (`{name}`), and they seem to say which answer is better"
     raise DataError(what, where=table.name, hint=f"{way}; for the prompts alone, --format {name}")
   way = way or (name == "prompt" and _guess(table, reading, ANSWER_LAYOUTS))
+  used = [column for names in named(name).columns for column in names]
+  unread = [column for row in table.rows[:1] for column in row if column not in used and may_label(column)]
+  if unread and not way and not reading.columns:
+    way = "give scores of `completions`, or `chosen` and `rejected`, if these say which is better: " + ", ".join(unread)
   if way:
     warn(f"{table.name} is read as format `{name}`, without some of its columns: {way}")
 

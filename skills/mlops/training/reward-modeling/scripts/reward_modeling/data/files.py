@@ -57,6 +57,7 @@ class Table:
       message = f"{several} cannot be read{''.join(listed)}"
     else:
       message = f"{several}: {reasons[0]}" if len(numbers) > 1 else reasons[0]
+    hint = "save the file as UTF-8" if reasons[0].endswith("is not UTF-8") else hint
     like = 'a row looks like {"prompt": ..., "chosen": ..., "rejected": ...}'
     return DataError(message, where=where, hint=hint or _HINTS.get(suffix(Path(self.name)), like))
 
@@ -141,7 +142,10 @@ def _are_split(names, rows: list) -> bool:
 def _columns(found: Row) -> list[Row] | None:
   values = list(found.values())
   if all(isinstance(value, dict) for value in values):
-    if all(map(str.isdecimal, found)):
+    alike = len(values) > 1 and len(values[0]) > 1 and all(value.keys() == values[0].keys() for value in values)
+    if all(map(str.isdecimal, found)) or (
+      alike and not are_messages(values) and not str(*list(values[0])[:1]).isdecimal()
+    ):
       return values  # pandas, orient="index"
     if any(list(value) != list(values[0]) or not all(map(str.isdecimal, value)) for value in values):
       return None
@@ -267,16 +271,22 @@ def _csv(path: Path, size: int | None) -> Iterator[Table]:
     lines = _line_by_line(path, text.readline)
     lines = lines if size else _bounded(lines, file, path)
     start = list(islice(lines, 1))
+    excel = re.fullmatch(r"sep=(.)\s*", "".join(start))
+    start = list(islice(lines, 1)) if excel else start
     outside = re.sub(r'"(?:[^"]|"")*"?', "", "".join(start))
-    signs = "\t,;" if suffix(path) == ".tsv" else ",\t;"
-    delimiter = next((sign for sign in signs if sign in outside), ",")
-    reader = csv.reader(chain(start, lines), delimiter=delimiter, strict=True)
+    signs = "\t,;|" if suffix(path) == ".tsv" else ",\t;|"
+    delimiter = excel[1] if excel else next((sign for sign in signs if sign in outside), ",")
+    spaced = f"{delimiter} " in outside
+    reader = csv.reader(chain(start, lines), delimiter=delimiter, strict=True, skipinitialspace=spaced)
     try:
       header = next(filter(None, reader), None)
       if header is None:
         raise _empty(path)
+      if header.count("") > 1:
+        header = [name or f"Unnamed: {place}" for place, name in enumerate(header)]
       _refuse_repeated(header, path)
       rows = (_cells(header, cells) for cells in filter(None, reader))
+      rows = (row for row in rows if isinstance(row, RowError) or len(row) < 2 or any(row.values()))  # as Excel ends
       yield from sliced(str(path), enumerate(rows, start=1), size)
     except csv.Error as error:
       raise DataError(f"broken CSV: {error}", where=f"{path}, line {reader.line_num}", hint=_QUOTE) from error
