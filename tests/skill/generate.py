@@ -23,7 +23,7 @@ def formats() -> str:
   lines = ["| format | columns | what it is |", "|---|---|---|"]
   for entry in (entry for name, entry in FORMATS.items() if name not in own):
     columns = ", ".join(map(one_of, entry.needs))
-    lines.append(f"| `{entry.name}` | {columns} | {entry.description.replace('|', ' or ')} |")
+    lines.append(f"| `{entry.name}` | {columns} | {re.split(r' [(]|; |, or', entry.description)[0]} |")
   known = "Known by their columns, and read with the meaning that their cards give to numbers: "
   return "\n".join([*lines, "", known + ", ".join(f"`{name}`" for name in own) + "."])
 
