@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -17,10 +17,9 @@ from .data.audit.parts import Survey
 from .data.cells import short
 from .data.converting import Reading
 from .data.entries import said
-from .data.files import Table
 from .data.formats import ANYTHING, FORMATS, named
 from .data.reading import check_verbatim, slices
-from .data.records import Record, Records, Solution, split_by_prompt
+from .data.records import Solution, split_by_prompt
 from .data.writing import counted, kept_rows, lines, tell_moved, to_row
 from .errors import DataError, UsageError
 from .outputs import check_output_file, write_whole
@@ -222,8 +221,8 @@ def _checked(settings: CheckSettings) -> tuple[Checked, dict[str, int]]:
     unread = {"check": UNREADABLE, "severity": "error"}
     places = [unread | {"row": row, "message": reason} for row, reason in summary.unreadable]
     write_whole(found, map(to_json, chain(places, survey.places())))
-  parts = _Parts(survey, settings, reading)
-  moved = _write_rows(output, held_out, parts, columns) if output else None
+  how = output, held_out, survey, settings, reading, columns
+  moved, apart = _write_rows(*how) if output else (None, 0)
   dropped = Counter({UNREADABLE: lost[0].count} if lost and UNREADABLE in settings.drop else {}) + survey.rows_dropped
   severities = Counter(finding.severity for finding in findings if finding.check not in settings.drop)
   result = Checked(
@@ -232,7 +231,7 @@ def _checked(settings: CheckSettings) -> tuple[Checked, dict[str, int]]:
     kinds=survey.kinds,
     **survey.counts,
     prompts=len(survey.prompts),
-    held_out=len(parts.held_out) if held_out else None,
+    held_out=apart if held_out else None,
     equal_scores=survey.equal_scores,
     ratings=survey.ratings or None,
     set_aside={reason: n for reason, n in summary.set_aside.items() if reason not in dropped},
@@ -264,35 +263,31 @@ def _surveyed(settings: CheckSettings, reading: Reading) -> tuple[Survey, dict[s
   return survey, columns
 
 
-@dataclass
-class _Parts:
-  """The rows that are kept, those for --held_out aside."""
-
-  survey: Survey
-  settings: CheckSettings
-  reading: Reading
-  held_out: list[Row] = field(default_factory=list)
-
-  def __iter__(self) -> Iterator[Row]:
-    for raw, records in slices(self.settings.sources, self.reading):
-      left = self.survey.left(records, self.settings.drop)
-      rows = list(left.values()) if self.settings.held_out else []
-      aside = set(map(id, split_by_prompt(rows, self.settings.val_set_size, SEED)[1]))
-      self.held_out += self._rows(raw, records, {place: row for place, row in left.items() if id(row) in aside})
-      yield from self._rows(raw, records, {place: row for place, row in left.items() if id(row) not in aside})
-
-  def _rows(self, raw: Table, records: Records, left: dict[int, Record]) -> Iterable[Row]:
-    return kept_rows(raw, records, left) if self.settings.layout == "original" else map(to_row, left.values())
-
-
-def _write_rows(output: Path, held_out: Path | None, parts: _Parts, columns: dict[str, None]) -> dict[str, int] | None:
+def _write_rows(
+  output: Path,
+  held_out: Path | None,
+  survey: Survey,
+  settings: CheckSettings,
+  reading: Reading,
+  columns: dict[str, None],
+) -> tuple[dict[str, int] | None, int]:
+  """(moved metadata, the rows in held_out)."""
   moved: Counter[str] = Counter()
-  for path, rows in ((output, parts), (held_out, parts.held_out)):
-    if path and parts.settings.layout == "original":
-      write_whole(path, lines(rows, columns, path))
-    elif path:
-      write_whole(path, map(to_json, counted(rows, moved)))
-  return tell_moved(moved)
+  aside: list[Row] = []
+  original = settings.layout == "original"
+  made = kept_rows if original else lambda raw, records, left: map(to_row, left.values())
+
+  def kept() -> Iterator[Row]:
+    for raw, records in slices(settings.sources, reading):
+      left, gone = survey.left(records, settings.drop), {}
+      for place, row in left.items() if held_out else ():
+        gone |= {place: row} if split_by_prompt([row], settings.val_set_size, SEED)[1] else {}
+      aside.extend(made(raw, records, gone))
+      yield from made(raw, records, {place: row for place, row in left.items() if place not in gone})
+
+  for path, rows in ((output, kept()), *([(held_out, aside)] * bool(held_out))):
+    write_whole(path, lines(rows, columns, path) if original else map(to_json, counted(rows, moved)))
+  return tell_moved(moved), len(aside)
 
 
 def _render_checks(settings: CheckSettings) -> Callable[[type], list[Check]]:
@@ -328,9 +323,8 @@ def _report(result: Checked, set_aside: dict[str, int]) -> None:
   if result.dropped_completions:
     log(f"dropped completions of rankings that stay: {listed(result.dropped_completions)}")
   if result.output:
-    log(f"wrote {result.kept} rows to {result.output}")
-  if result.held_out is not None:
-    log(f"{result.held_out} of them to evaluate on, of other prompts, to --held_out")
+    apart = f", {result.held_out} of them, of other prompts, to --held_out" if result.held_out else ""
+    log(f"wrote {result.kept} rows to {result.output}{apart}")
 
 
 def _entry(kind: type[_Entry], one: object, *about: str) -> _Entry:
@@ -339,15 +333,11 @@ def _entry(kind: type[_Entry], one: object, *about: str) -> _Entry:
 
 def list_formats(names: Sequence[str]) -> FormatList:
   if not names:
-    entries = [FormatEntry(one.name, one.description) for one in FORMATS.values()]
-    log("\n".join(f"{one.name}: {short(one.description, 90)}" for one in entries))
+    log("\n".join(f"{one.name}: {short(one.description, 90)}" for one in FORMATS.values()))
     log("--list_formats NAME shows the columns and a row")
-    return FormatList(entries)
+    return FormatList([FormatEntry(one.name, one.description) for one in FORMATS.values()])
   entries = [_entry(FormatEntry, named(name)) for name in names]
-  for one in entries:
-    log(
-      f"{one.name}: {one.description}\n  {', '.join(one.needs)}; also {', '.join(one.optional)}\n  {to_json(one.example)}"
-    )
+  log("\n".join(f"{one.name}: {one.description}\n  {to_json(one.example)}" for one in entries))
   return FormatList(entries)
 
 

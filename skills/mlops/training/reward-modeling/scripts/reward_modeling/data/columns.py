@@ -305,20 +305,19 @@ def _is_said(value) -> bool:
 
 def conversion(name: str, row: Row) -> str:
   """Three lines of Python that write pairs."""
-  paths = [path for path, value in _leaves(row) if isinstance(value, str)]
-  parts = [
-    re.sub(r"([^.\[\]]+)|\[\]|\.", lambda m: f"[{m[1]!r}]" if m[1] else "[0]" * (m[0] != "."), path) for path in paths
-  ]
-  kind, module = suffix(Path(name)), "datasets"
-  if kind in (".csv", ".tsv"):
-    module, delimiter = "csv", "," if kind == ".csv" else "\t"
-    read = f"list(csv.DictReader(open({name!r}, newline=''), delimiter={delimiter!r}))"
-  else:
-    loader = f"{'parquet' if kind == '.parquet' else 'json'!r}, data_files=" if kind else ""
-    read = f"datasets.load_dataset({loader}{name!r}, split='train')"
-  columns = zip(("prompt", "chosen", "rejected"), [*parts, *["['...']"] * 3], strict=False)
-  fields = ", ".join(f"{to!r}: row{part}" for to, part in columns)
+  paths = [path.split(".") for path, value in _leaves(row) if isinstance(value, str) and "[" not in path]
+  columns = zip(("prompt", "chosen", "rejected"), [*paths, *[["..."]] * 3], strict=False)
+  fields = ", ".join(f"{to!r}: row{''.join(f'[{part!r}]' for part in path)}" for to, path in columns)
+  kind = suffix(Path(name)).removeprefix(".")
+  loader = f"{'parquet' if kind == 'parquet' else 'json'!r}, data_files=" if kind else ""
+  module, read = "datasets", f"load_dataset({loader}{name!r}, split='train')"
+  if kind in ("csv", "tsv"):
+    signs = {"csv": ",", "tsv": "\t"}
+    module, read = (
+      "pandas",
+      f"read_csv({name!r}, sep={signs[kind]!r}, dtype=str, keep_default_na=False).to_dict('records')",
+    )
   return (
-    f"or convert them, with the right columns in these three places:\n  import {module}, json\n  rows = {read}\n"
+    f"or convert them, with the right columns in these three places:\n  import {module}, json\n  rows = {module}.{read}\n"
     f"  open('pairs.jsonl', 'w').writelines(json.dumps({{{fields}}}) + '\\n' for row in rows)"
   )
