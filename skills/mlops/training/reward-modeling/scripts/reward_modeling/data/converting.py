@@ -164,7 +164,8 @@ def _format_of(table: Table, rows: list[Row], problems: Problems, reading: Readi
     way = _guess(table, reading) or f"{error.hint}\n{conversion(table.name, head[0])}"
     raise DataError(error.message + seen(head), where=table.name, hint=way + nearest(head, reading.tiers)) from None
   if question := found.ask([found.pick(row)[0] for row in rows]):
-    raise DataError(question.partition(": ")[0], where=table.name, hint=question.partition(": ")[2])
+    what, _, way = question.partition(": ")
+    raise DataError(what, where=table.name, hint=way)
   if reading.tiers is ANYTHING and found.name not in LABELED:
     _tell_unread(table, found.name, reading)
   return found

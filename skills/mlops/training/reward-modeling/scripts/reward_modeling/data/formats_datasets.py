@@ -249,7 +249,7 @@ def kto(row: Row) -> Ranking:
     answer = answer_of(row[names[1]], names[1])
   label = row.get("label")
   if label is not None and key(label) not in KTO_LABELS:
-    raise wrong_type("label", label, f"one of {_GOOD.replace(' ', ', ')} or {_BAD.replace(' ', ', ')}")
+    raise wrong_type("label", label, f"one of {_GOOD} or {_BAD}")
   scores = None if label is None else [KTO_LABELS[key(label)]]
   return Ranking(prompt_of({"prompt": prompt, "system": row.get("system")}), [answer], scores)
 

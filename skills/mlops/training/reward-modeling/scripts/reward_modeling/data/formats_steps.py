@@ -19,8 +19,8 @@ STEP_TAG = "ки"
 """In Math-Shepherd after each step, where the label's text has + or -."""
 _FIRST_STEP = re.compile(r"(?:#+ *|\*\*)?\bstep *1\b *[:.)]", re.IGNORECASE)
 MARKS = {"+": 1.0, "-": 0.0}
-_WORDS = {"right": 1.0, "correct": 1.0, "good": 1.0, "wrong": 0.0, "incorrect": 0.0, "bad": 0.0, "1": 1.0, "0": 0.0}
-_WORDS |= {"true": True, "false": False} | MARKS
+_WORDS = dict.fromkeys(("right", "correct", "good", "1", "+", "true"), 1.0)
+_WORDS |= dict.fromkeys(("wrong", "incorrect", "bad", "0", "-", "false"), 0.0)
 _WRONG_SUM = {"prompt": "2+2+2?", "completions": ["2+2=4", "4+2=7"]}
 _BEN = ("Steps", "First_Error_Step", "Correctness")
 _BEN_STEPS, _BEN_ERROR, _BEN_VERDICT = (f"Model_Solution_{name}" for name in _BEN)
@@ -46,11 +46,10 @@ def _is_share(label) -> bool:
 
 def _labels(row: Row, steps: list[str]) -> list[float | None]:
   """One label a step, or null. A list that ends with the first error leaves the rest without; -1 is wrong."""
-  value = row["labels"]
-  if isinstance(value, list):
-    value = [_WORDS.get(label.strip().lower(), label) if isinstance(label, str) else label for label in value]
-  if isinstance(value, list) and len(value) < len(steps) and value and value[-1] in (0, -1) and all(value[:-1]):
-    value = value + [None] * (len(steps) - len(value))
+  value = expect(row["labels"], list, "labels", "a list with an entry for each step")
+  value = [_WORDS.get(label.strip().lower(), label) if isinstance(label, str) else label for label in value]
+  if value and value[-1] in (0, -1) and all(value[:-1]):
+    value += [None] * (len(steps) - len(value))
   given = [label for label in _one_a_step(value, "labels", steps) if label is not None]
   if -1 in given:
     return [_rated(label, place, row) for place, label in enumerate(value, 1)]
@@ -254,14 +253,14 @@ _FIRST_ERROR = "label|first_error_step|first_incorrect_step|error_step"
 
 
 def _counted_from(rows: list[Row]) -> str | None:
-  """ProcessBench counts from 0: twenty errors of which none is in the first step are rare, and no step has the number n."""
-  found = [(key(row.get("label")), len(row["steps"])) for row in rows if isinstance(row.get("steps"), list)]
-  wrong = [(int(label), count) for label, count in found if label.isdecimal()]
-  if not any(error == count for error, count in wrong) and (len(wrong) < 20 or any(error == 0 for error, _ in wrong)):
+  """ProcessBench counts from 0: twenty errors of which none is in the first step are rare."""
+  found = [(key(row.get("label")), row.get("steps")) for row in rows]
+  wrong = [(int(label), len(steps)) for label, steps in found if label.isdecimal() and isinstance(steps, list)]
+  if all(error != count for error, count in wrong) and (len(wrong) < 20 or any(error == 0 for error, _ in wrong)):
     return None
   return (
-    "the place of the first error is the number of steps in some rows, or is never 0: --format first_error_from_1 counts "
-    "from 1 (0, -1 or null: no error), --format processbench from 0 (-1: no error; write -1 where the number of steps says so)"
+    "the first error is the number of steps in some rows, or never 0: --format first_error_from_1 counts from 1 (0, -1 or "
+    "null: none), --format processbench from 0 (-1: none)"
   )
 
 
