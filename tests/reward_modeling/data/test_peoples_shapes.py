@@ -1,6 +1,7 @@
 """Shapes that people have on the hub and in spreadsheets: each is read as a person reads it, or refused with what to do."""
 
 import json
+import sys
 
 import pytest
 
@@ -304,3 +305,20 @@ def test_rows_by_their_names(tmp_path):
 def test_left_overs_of_other_programs_are_found(read, text, check):
   found = {finding.check for finding in audit(comparisons(read({"prompt": "Q", "chosen": text, "rejected": "B"})))}
   assert check in found
+
+
+def test_rows_of_empty_cells_are_counted(tmp_path):
+  path = tmp_path / "rows.csv"
+  path.write_text("prompt,chosen,rejected\nQ,A,B\n,,\n,,\n")
+  records = load(str(path))
+  assert len(records.rows) == 1 and records.set_aside == {"row of empty cells": 2}
+  assert [row.origin.row for row in records.rows] == [1]
+
+
+def test_a_copy_without_suggestions_says_what_it_can(read, monkeypatch):
+  monkeypatch.setitem(sys.modules, "reward_modeling.data.suggestions", None)
+  monkeypatch.delattr("reward_modeling.data.suggestions", raising=False)
+  with pytest.raises(DataError, match="no format has the columns bar, foo") as caught:
+    read({"foo": "Q", "bar": "A"})
+  assert "--columns prompt=A,chosen=B,rejected=C" in caught.value.hint
+  assert read({"prompt": "Q", "completion": "A", "label": 1}).format == "completion"

@@ -2,30 +2,22 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from types import ModuleType
 
 from ..errors import DataError
 from ..results import finite
 from ..terminal import warn
 from .cells import RowError, decoded, lists_in_cells, short, structure, turns, wrong_type
 from .columns import (
-  ANSWER_LAYOUTS,
-  LABELED_LAYOUTS,
-  LAYOUTS,
-  ColumnWords,
   answers_in_columns,
   check_columns,
-  conversion,
-  guess,
   in_one_list,
-  may_label,
-  nearest,
   renamed,
   same_columns,
-  seen,
 )
 from .entries import Format, Numbered, Problems, Row, SetAsideError, key, meaning
 from .files import Table, suffix
@@ -113,7 +105,7 @@ def records_of(table: Table, reading: Reading, *, first: bool = True) -> Records
   if problems and not (reading.leave_out_unreadable and few):
     hint = None if len(problems) == len(table.problems) else _hint(chosen, reading)
     if not reading.format and not any(record for *_, record in made):
-      hint = _guess(table, reading, LABELED_LAYOUTS if chosen.name in LABELED else LAYOUTS) or hint
+      hint = _guess(table, reading, "labeled" if chosen.name in LABELED else "any") or hint
     raise table.refused(problems, hint)
   every = [record for *_, record in made if record]
   aside.update(record.undecided for record in every if record.undecided)
@@ -161,8 +153,11 @@ def _format_of(table: Table, rows: list[Row], problems: Problems, reading: Readi
     if problems:
       raise table.refused(problems) from None
     head = rows[:FIRST_ROWS]
-    way = _guess(table, reading) or f"{error.hint}\n{conversion(table.name, head[0])}"
-    raise DataError(error.message + seen(head), where=table.name, hint=way + nearest(head, reading.tiers)) from None
+    module, way, what = _suggestions(), _guess(table, reading) or error.hint, error.message
+    if module:
+      what += module.seen(head)
+      way += f"\n{module.conversion(table.name, head[0])}" * (way == error.hint) + module.nearest(head, reading.tiers)
+    raise DataError(what, where=table.name, hint=way) from None
   if question := found.ask([found.pick(row)[0] for row in rows]):
     what, _, way = question.partition(": ")
     raise DataError(what, where=table.name, hint=way)
@@ -171,24 +166,34 @@ def _format_of(table: Table, rows: list[Row], problems: Problems, reading: Readi
   return found
 
 
+def _suggestions() -> ModuleType | None:
+  """Not in every installed copy."""
+  with contextlib.suppress(ModuleNotFoundError):
+    from . import suggestions
+
+    return suggestions
+  return None
+
+
 def _tell_unread(table: Table, name: str, reading: Reading) -> None:
-  way = _guess(table, reading, LABELED_LAYOUTS)
+  way = _guess(table, reading, "labeled")
   if way and name in OPEN:
     what = f"only the prompts of these rows fit a format (`{name}`), and they seem to say which answer is better"
     raise DataError(what, where=table.name, hint=f"{way}; for the prompts alone, --format {name}")
-  way = way or (name == "prompt" and _guess(table, reading, ANSWER_LAYOUTS))
-  used = [column for names in named(name).columns for column in names]
-  unread = [column for row in table.rows[:1] for column in row if column not in used and may_label(column)]
+  way = way or (name == "prompt" and _guess(table, reading, "answers"))
+  used, module = [column for names in named(name).columns for column in names], _suggestions()
+  unread = [column for row in table.rows[:1] for column in row if column not in used]
+  unread = list(filter(module.may_label, unread)) if module else []
   if unread and not way and not reading.columns:
     way = "give scores of `completions`, or `chosen` and `rejected`, if these say which is better: " + ", ".join(unread)
   if way:
     warn(f"{table.name} is read as format `{name}`, without some of its columns: {way}")
 
 
-def _guess(table: Table, reading: Reading, layouts: Sequence[ColumnWords] = LAYOUTS) -> str | None:
-  if reading.columns:
+def _guess(table: Table, reading: Reading, layouts: str = "any") -> str | None:
+  head, module = _head(table), _suggestions()
+  if reading.columns or not module:
     return None
-  head = _head(table)
 
   def works(columns: dict[str, str], format: str | None) -> bool:
     try:
@@ -196,9 +201,9 @@ def _guess(table: Table, reading: Reading, layouts: Sequence[ColumnWords] = LAYO
       records = records_of(head, tried)
     except DataError as error:
       return "--winner_values" in (error.hint or "")
-    return bool(records.rows) and (layouts is not LABELED_LAYOUTS or records.format in LABELED)
+    return bool(records.rows) and (layouts != "labeled" or records.format in LABELED)
 
-  return guess(head.rows[0], works, layouts)
+  return module.guess(head.rows[0], works, layouts)
 
 
 def _records(chosen: Format, row: Row, picked: Row, used: Iterable[str], origin: Origin) -> list[Record]:

@@ -26,6 +26,7 @@ LINE_LIMIT = 64 * MIB
 # A .gz file that is read whole may not unpack to more than both: text packs ten to one.
 STRETCH, RATIO = 4 * MIB, 200
 SHOWN = 5
+EMPTY = "row of empty cells"
 AGAIN = "fetch or write it again"
 _QUOTE = "quote cells that hold commas, quotes or line breaks"
 _LINE = "every line is one JSON object, in UTF-8"
@@ -72,9 +73,12 @@ class Table:
 
 
 def sliced(name: str, rows: Iterable[tuple[int, object]], size: int | None, set_aside=()) -> Iterator[Table]:
-  """Tables of `size` rows, or one. A RowError may stand for a row."""
+  """Tables of `size` rows, or one. A RowError may stand for a row, or EMPTY for one that is set aside."""
   part = Table(name, set_aside=dict(set_aside))
   for number, row in rows:
+    if row is EMPTY:
+      part.set_aside[EMPTY] = part.set_aside.get(EMPTY, 0) + 1
+      continue
     try:
       if isinstance(row, RowError):
         raise row
@@ -286,13 +290,14 @@ def _csv(path: Path, size: int | None) -> Iterator[Table]:
         header = [name or f"Unnamed: {place}" for place, name in enumerate(header)]
       _refuse_repeated(header, path)
       rows = (_cells(header, cells) for cells in filter(None, reader))
-      rows = (row for row in rows if isinstance(row, RowError) or len(row) < 2 or any(row.values()))  # as Excel ends
       yield from sliced(str(path), enumerate(rows, start=1), size)
     except csv.Error as error:
       raise DataError(f"broken CSV: {error}", where=f"{path}, line {reader.line_num}", hint=_QUOTE) from error
 
 
-def _cells(header: list[str], cells: list[str]) -> dict[str, str] | RowError:
+def _cells(header: list[str], cells: list[str]) -> dict[str, str] | RowError | str:
+  if len(header) > 1 and not any(cells):  # as Excel ends
+    return EMPTY
   if len(cells) != len(header):
     how = "more" if len(cells) > len(header) else "fewer"
     return RowError(f"the row has {how} cells than the {len(header)} columns of the header")
