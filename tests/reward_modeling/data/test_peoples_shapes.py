@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,8 +10,9 @@ from conftest import assistant, user, write_jsonl
 from reward_modeling.data.audit import audit
 from reward_modeling.data.formats import ANYTHING
 from reward_modeling.data.reading import load
-from reward_modeling.data.records import comparisons
+from reward_modeling.data.records import Comparison, comparisons
 from reward_modeling.errors import DataError
+from reward_modeling.training.data import Data
 
 
 @pytest.fixture
@@ -322,3 +324,11 @@ def test_a_copy_without_suggestions_says_what_it_can(read, monkeypatch):
     read({"foo": "Q", "bar": "A"})
   assert "--columns prompt=A,chosen=B,rejected=C" in caught.value.hint
   assert read({"prompt": "Q", "completion": "A", "label": 1}).format == "completion"
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.1, True), (0.5, False)])
+def test_few_held_out_rows_are_warned_of(capsys, share, told):
+  rows = [Comparison([user(str(i))], [assistant("A")], [assistant("B")]) for i in range(100)]
+  data = Data("pairs", rows, [], "explicit", {}, []).split(SimpleNamespace(val_set_size=share, seed=42))
+  assert (len(data.held_out) < 20) == told
+  assert ("says little" in capsys.readouterr().err) == told

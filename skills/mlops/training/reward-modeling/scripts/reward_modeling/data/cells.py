@@ -226,6 +226,8 @@ def are_messages(value) -> bool:
 def _is_message(item) -> bool:
   if not isinstance(item, dict):
     return False
+  if "role" in item and "content" in item:
+    return True
   who, said = speech(item)
   if who == "role" and not item.keys().isdisjoint(("content", "tool_calls", "function_call")):
     return True
@@ -234,6 +236,8 @@ def _is_message(item) -> bool:
 
 def speech(item: Row) -> tuple[str, str]:
   """The keys of who speaks and of what is said."""
+  if "role" in item and "content" in item:
+    return "role", "content"
   who, said = (next((name for name in names if name in item), names[0]) for names in (_WHO, _SAID))
   return who, said
 

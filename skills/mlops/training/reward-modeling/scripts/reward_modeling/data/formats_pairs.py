@@ -169,7 +169,7 @@ def concatenated(row: Row) -> PairColumns:
   {"prompt": USER, "chosen": GOOD, "rejected": BAD},
 )
 def explicit(row: Row) -> PairColumns:
-  if any(map(are_answers, map(row.get, PAIR))) and turns(row["prompt"]) is None:
+  if turns(row["prompt"]) is None:
     return comparison(row, prompt_of(row), row["chosen"], row["rejected"])
   prompt, answers = prompt_and_answers(row, "prompt", *PAIR)
   return comparison(row, prompt, *answers)
