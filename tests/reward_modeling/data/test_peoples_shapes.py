@@ -198,9 +198,10 @@ def test_labels_of_single_answers(read, good, bad):
   assert read(*rows).format == ("completion" if good in (1, "1") and good is not True else "kto")
 
 
-def test_a_label_that_says_nothing_is_refused(read):
-  with pytest.raises(DataError, match="`label` is text"):
-    read({"prompt": "Q", "completion": "A", "label": "maybe"}, format="kto")
+@pytest.mark.parametrize("label", ["maybe", "yes", 2])  # yes: is it toxic?
+def test_a_label_that_says_nothing_is_refused(read, label):
+  with pytest.raises(DataError, match="`label` is"):
+    read({"prompt": "Q", "completion": "A", "label": label}, format="kto")
 
 
 def test_a_better_conversation_and_a_worse_answer(read):

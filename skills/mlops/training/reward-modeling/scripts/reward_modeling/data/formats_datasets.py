@@ -208,7 +208,7 @@ def _kto_columns(row: Row) -> tuple[str, ...]:
   return next((names for names in _KTO if row.keys() >= set(names[:2])), ())
 
 
-_GOOD, _BAD = "true 1 desirable chosen good up yes", "false 0 undesirable rejected bad down no"
+_GOOD, _BAD = "true 1 desirable chosen good up", "false 0 undesirable rejected bad down"
 KTO_LABELS = dict.fromkeys(_GOOD.split(), 1.0) | dict.fromkeys(_BAD.split(), 0.0)
 
 
