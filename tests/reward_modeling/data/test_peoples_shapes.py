@@ -81,6 +81,10 @@ def test_turns_under_other_names(read, column, turns):
   assert pair_of(read({column: turns, **SIDES})) == TWO_TURNS
 
 
+def test_a_prompt_of_a_system_and_a_user_text(read):
+  assert pair_of(read({"prompt": {"user": "Q", "system": "S"}, **SIDES})) == WITH_SYSTEM
+
+
 def test_answers_under_other_names(read):
   answer = lambda text: [{"speaker": "bot", "utterance": text}]  # noqa: E731
   assert pair_of(read({"prompt": "Q", "chosen": answer("A"), "rejected": json.dumps(answer("B"))})) == ONE_TURN

@@ -161,7 +161,9 @@ def decoded(value, column: str) -> object:
 
 
 def unnested(value: Row) -> object:
-  """The messages in {"messages": [...]} or {"role": [...], "content": [...]}."""
+  """The messages in {"messages": [...]}, {"role": [...], "content": [...]} or {"system": "...", "user": "..."}."""
+  if value.keys() == {"system", "user"} and all(isinstance(text, str) for text in value.values()):
+    return [{"role": role, "content": value[role]} for role in ("system", "user")]
   filled = [item for item in value.values() if item not in (None, [], {}, "")]
   if len(filled) == 1 and are_messages(filled[0]):
     return filled[0]
