@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from conftest import run_main
+from reward_modeling.data.formats import FORMATS
+from reward_modeling.data.reading import load
+from reward_modeling.data.records import comparisons, split_by_prompt
 from warm_process import HANG
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -40,6 +43,7 @@ def test_clean_data(tmp_path):
     "kept": 20,
     "kinds": {"pairs": 20},
     "comparisons": 20,
+    "prompts": 20,
     "equal_scores": 0,
     "set_aside": {},
     "winner_values": {},
@@ -304,7 +308,7 @@ def test_wrong_usage_exits_with_2(tmp_path, name):
 
 
 def test_formats_are_listed_with_an_example_that_is_read_as_that_format(tmp_path):
-  formats = json.loads(run("--list_formats").stdout)["formats"]
+  formats = json.loads(run("--list_formats", "sharegpt").stdout)["formats"]
   entry = next(entry for entry in formats if entry["name"] == "sharegpt")
   done = run(write(tmp_path / "a.jsonl", [entry["example"]]))
   assert json.loads(done.stdout)["format"] == "sharegpt"
@@ -353,3 +357,38 @@ def test_a_template_of_its_own_decides_which_rows_are_refused(tmp_path, tiny):
   )
   assert done.json["dropped_rows"] == {"refused": 1}, done.stderr
   assert [finding["check"] for finding in run_main("check_data.py", data, *model).json["findings"]] != ["refused"]
+
+
+@pytest.mark.parametrize("layout", ["canonical", "original"])
+def test_a_file_to_evaluate_on_holds_other_prompts_and_is_what_training_would_hold_out(tmp_path, layout):
+  rows = [{"prompt": f"p{i % 40}", "chosen": f"x{i}", "rejected": f"y{i}"} for i in range(200)]
+  path, kept, held = write(tmp_path / "a.jsonl", rows), tmp_path / "train.jsonl", tmp_path / "test.jsonl"
+  how = ["--output", kept, "--held_out", held, "--val_set_size", "0.25", "--layout", layout]
+  result = run_main("check_data.py", path, *how).json
+  parts = [[read_row(line) for line in file.read_text().splitlines()] for file in (kept, held)]
+  assert sorted(parts[0] + parts[1]) == sorted((row["prompt"], row["chosen"]) for row in rows)
+  train, test = ({prompt for prompt, _ in part} for part in parts)
+  assert train.isdisjoint(test) and 2 <= len(test) <= 20
+  assert (result["kept"], result["held_out"], result["prompts"]) == (200, len(parts[1]), 40)
+  _, same = split_by_prompt(comparisons(load(str(path))), 0.25, 42)
+  assert {pair.prompt[0]["content"] for pair in same} == test
+
+
+def read_row(line):
+  row = json.loads(line)
+  text = lambda value: value if isinstance(value, str) else value[0]["content"]  # noqa: E731
+  return text(row["prompt"]), text(row["chosen"])
+
+
+def test_prompts_are_counted_once(tmp_path):
+  rows = [{"prompt": prompt, "completion": answer} for prompt in "pq" for answer in "xyz"]
+  result = run_main("check_data.py", write(tmp_path / "a.jsonl", rows)).json
+  assert (result["prompts"], result["completions"]) == (2, 6)
+
+
+def test_formats_are_named_in_one_line_each(tmp_path):
+  done = run_main("check_data.py", "--list_formats")
+  assert [set(entry) for entry in done.json["formats"]] == [{"name", "description"}] * len(FORMATS)
+  shown = run_main("check_data.py", "--list_formats", "shp", "kto").json["formats"]
+  assert [(entry["name"], entry["example"]) for entry in shown] == [(n, FORMATS[n].example) for n in ("shp", "kto")]
+  assert run_main("check_data.py", "--list_formats", "shq").returncode == 2

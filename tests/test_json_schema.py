@@ -48,7 +48,7 @@ def files(tmp_path_factory):
 
 
 RUNS = {
-  "check_data.py": ["{pairs}", "{steps}", "--list_formats", "--list_checks"],
+  "check_data.py": ["{pairs}", "{steps}", "--list_formats", "--list_formats shp kto", "--list_checks"],
   "train.py": ["--model_name_or_path {base} --dataset_name {pairs} --output_dir {out} --dry_run"],
   "train_process.py": [
     "--model_name_or_path {base} --dataset_name {steps} --output_dir {out} --dry_run --show_labels 1",

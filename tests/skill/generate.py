@@ -16,14 +16,14 @@ sys.path.insert(0, str(SKILL / "scripts"))
 
 
 def formats() -> str:
-  """The table of formats, from FORMATS, and the names of those that one data set alone has."""
+  """Formats by their columns, from FORMATS, and the names of those that one data set alone has."""
   from reward_modeling.data.formats import DATASETS, FORMATS, PUBLISHED_STEPS, RANKED
 
   own = DATASETS | RANKED | PUBLISHED_STEPS
-  lines = ["| format | columns | what it is |", "|---|---|---|"]
+  named: dict[str, list[str]] = {}
   for entry in (entry for name, entry in FORMATS.items() if name not in own):
-    columns = ", ".join(map(one_of, entry.needs))
-    lines.append(f"| `{entry.name}` | {columns} | {entry.description.replace('|', ' or ')} |")
+    named.setdefault(", ".join(map(one_of, entry.needs)), []).append(f"`{entry.name}`")
+  lines = ["| columns | formats |", "|---|---|", *(f"| {key} | {', '.join(names)} |" for key, names in named.items())]
   known = "Known by their columns, and read with the meaning that their cards give to numbers: "
   return "\n".join([*lines, "", known + ", ".join(f"`{name}`" for name in own) + "."])
 
@@ -96,7 +96,7 @@ def first_line(path: Path) -> str:
 OPTIONAL = (
   *("implicit.py", "pairwise.py"),
   *("quickstart.py", "sandbox.py", "sandbox_models.py", "serving/", "rollouts.py", "checkers.py", "remote.py"),
-  *("server_check.py", "evaluation/benchmark", "evaluation/report", "evaluation/plots"),
+  *("server_check.py", "evaluation/benchmark", "evaluation/report", "evaluation/plots", "data/suggestions.py"),
   *("training/memory.py", "training/implicit.py", "training/folds.py", "training/run_report.py"),
 )
 """Modules that SKILL.md does not name. A loader that copies only what is named refuses more than 1 MiB; these are what it

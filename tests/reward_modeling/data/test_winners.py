@@ -133,7 +133,7 @@ def test_words_that_say_it_themselves(tmp_path, word, chosen):
 def test_a_winner_may_be_a_model_or_a_column(tmp_path):
   row = {"prompt": "p", "response_a": "x", "response_b": "y", "model_a": "gpt", "model_b": "llama", "winner": "llama"}
   records = load(str(write_jsonl(tmp_path / "models.jsonl", [row])))
-  assert records.rows[0].chosen[0]["content"] == "y" and records.winner_values == {"b=b": 1}
+  assert records.rows[0].chosen[0]["content"] == "y" and records.winner_values == {"llama=b": 1}
   row = {"question": "p", "draft_one": "x", "draft_two": "y", "pick": "draft_two"}
   names = {"prompt": "question", "response_a": "draft_one", "response_b": "draft_two", "winner": "pick"}
   records = load(str(write_jsonl(tmp_path / "columns.jsonl", [row])), columns=names)

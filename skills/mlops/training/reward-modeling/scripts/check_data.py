@@ -28,8 +28,10 @@ def parser() -> cli.Parser:
 
 def main(argv: list[str] | None = None) -> CheckOutput:
   settings = cli.settings(CheckSettings, parser().parse(argv))
-  if settings.list_formats or settings.list_checks:
-    return list_formats() if settings.list_formats else list_checks()
+  if settings.list_formats is not None:
+    return list_formats(settings.list_formats)
+  if settings.list_checks:
+    return list_checks()
   return check_data(settings)
 
 

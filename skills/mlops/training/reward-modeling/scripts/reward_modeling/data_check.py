@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
-from .cli import flag
+from .cli import flag, fraction
 from .data import audit
 from .data.audit import CHECKS, RATED_CHECKS, STEP_CHECKS, UNLABELED_CHECKS, UNREADABLE, AuditFinding, Check
 from .data.audit.checks import OVER_LENGTH, REFUSED, RENDERED_CHECKS, rendered_checks
 from .data.audit.parts import Survey
+from .data.cells import short
 from .data.converting import Reading
 from .data.entries import said
-from .data.formats import ANYTHING, FORMATS
+from .data.formats import ANYTHING, FORMATS, named
 from .data.reading import check_verbatim, slices
-from .data.records import Solution
+from .data.records import Solution, split_by_prompt
 from .data.writing import counted, kept_rows, lines, tell_moved, to_row
 from .errors import DataError, UsageError
 from .outputs import check_output_file, write_whole
-from .results import Number, Result, emit, to_json
+from .results import Number, Result, Row, emit, to_json
 from .settings import ReadingSettings, TextSettings, WinnerSettings, neutral_flag, split_flag
 from .terminal import listed, log, table
 
 _OF_ROWS = (name for name, check in (CHECKS | STEP_CHECKS).items() if check.about_rows)
 DROPPABLE = (UNREADABLE, REFUSED, OVER_LENGTH, *_OF_ROWS)
 
+SEED = 42
+"""As train.py has it: --val_set_size there holds out the same prompts."""
 _Entry = TypeVar("_Entry")
 SAID = ("format", "files", "winner_values", "columns_used", "metadata_columns")
 """Of `Records`, in the result under the same names."""
@@ -64,7 +67,11 @@ class CheckSettings(ReadingSettings, WinnerSettings, TextSettings):
     choices=("canonical", "original"),
   )
   findings: str | None = flag(None, "write every finding with each of its rows as JSON Lines", metavar="FILE")
-  overwrite: bool = flag(False, "replace --output and --findings if they exist")
+  held_out: str | None = flag(
+    None, "write the rows of some prompts here and not to --output: data to evaluate on", metavar="FILE"
+  )
+  val_set_size: float = flag(0.1, "the share of the prompts in --held_out", type=fraction, metavar="SHARE")
+  overwrite: bool = flag(False, "replace --output, --held_out and --findings if they exist")
   drop: Sequence[str] = flag(
     (),
     f"leave out of --output what these findings are about, rows or completions of a ranking: {', '.join(DROPPABLE)}",
@@ -72,11 +79,13 @@ class CheckSettings(ReadingSettings, WinnerSettings, TextSettings):
     metavar="CHECK",
   )
   strict: bool = flag(False, "exit with 3 on warnings too")
-  list_formats: bool = flag(False, "show every format and a row of each, then stop")
+  list_formats: Sequence[str] | None = flag(
+    None, "name every format, or show the columns and a row of these, then stop", nargs="*", metavar="NAME"
+  )
   list_checks: bool = flag(False, "show every check, why it matters and what to do, then stop")
 
   def __post_init__(self) -> None:
-    if self.list_formats or self.list_checks:
+    if self.list_formats is not None or self.list_checks:
       return
     if not self.sources:
       raise UsageError("no dataset was named", hint="check_data.py FILE, or check_data.py --list_formats")
@@ -84,6 +93,7 @@ class CheckSettings(ReadingSettings, WinnerSettings, TextSettings):
     for given, name, needed, is_there in (
       (self.drop, "--drop", output, self.output),
       (self.layout == "original", "--layout original", output, self.output),
+      (self.held_out, "--held_out", output, self.output),
       (self.chat_template_path, "--chat_template_path", model, self.model_name_or_path),
       (REFUSED in self.drop, "--drop refused", model, self.model_name_or_path),
       (self.max_length, "--max_length", model, self.model_name_or_path),
@@ -105,9 +115,12 @@ class Checked(Result):
   rows: int
   kept: int
   """After --drop."""
+  held_out: int | None = None
+  """Of them, in --held_out."""
   kinds: dict[str, int]
   comparisons: int | None = None
   prompts: int | None = None
+  """Different ones."""
   completions: int | None = None
   solutions: int | None = None
   steps: int | None = None
@@ -136,9 +149,9 @@ class Checked(Result):
 class FormatEntry:
   name: str
   description: str
-  needs: list[str]
-  optional: list[str]
-  example: dict[str, object]
+  needs: list[str] | None = None
+  optional: list[str] | None = None
+  example: dict[str, object] | None = None
 
 
 @dataclass(frozen=True)
@@ -184,9 +197,9 @@ def check_data(settings: CheckSettings) -> Checked:
 def _checked(settings: CheckSettings) -> tuple[Checked, dict[str, int]]:
   """(the result, what was set aside, dropped rows among it)."""
   inputs = [*settings.sources, *(settings.eval_dataset_name or ())]
-  output, found = (
+  output, found, held_out = (
     check_output_file(path, settings.overwrite, inputs) if path else None
-    for path in (settings.output, settings.findings)
+    for path in (settings.output, settings.findings, settings.held_out)
   )
   reading = Reading(
     split=settings.dataset_split,
@@ -208,7 +221,8 @@ def _checked(settings: CheckSettings) -> tuple[Checked, dict[str, int]]:
     unread = {"check": UNREADABLE, "severity": "error"}
     places = [unread | {"row": row, "message": reason} for row, reason in summary.unreadable]
     write_whole(found, map(to_json, chain(places, survey.places())))
-  moved = _write_rows(output, survey, settings, reading, columns) if output else None
+  how = output, held_out, survey, settings, reading, columns
+  moved, apart = _write_rows(*how) if output else (None, 0)
   dropped = Counter({UNREADABLE: lost[0].count} if lost and UNREADABLE in settings.drop else {}) + survey.rows_dropped
   severities = Counter(finding.severity for finding in findings if finding.check not in settings.drop)
   result = Checked(
@@ -216,6 +230,8 @@ def _checked(settings: CheckSettings) -> tuple[Checked, dict[str, int]]:
     kept=rows - sum(survey.rows_dropped.values()),
     kinds=survey.kinds,
     **survey.counts,
+    prompts=len(survey.prompts),
+    held_out=apart if held_out else None,
     equal_scores=survey.equal_scores,
     ratings=survey.ratings or None,
     set_aside={reason: n for reason, n in summary.set_aside.items() if reason not in dropped},
@@ -248,17 +264,30 @@ def _surveyed(settings: CheckSettings, reading: Reading) -> tuple[Survey, dict[s
 
 
 def _write_rows(
-  output: Path, survey: Survey, settings: CheckSettings, reading: Reading, columns: dict[str, None]
-) -> dict[str, int] | None:
-  kept = ((raw, records, survey.left(records, settings.drop)) for raw, records in slices(settings.sources, reading))
-  if settings.layout == "original":
-    rows = (row for raw, records, left in kept for row in kept_rows(raw, records, left))
-    write_whole(output, lines(rows, columns, output))
-    return None
+  output: Path,
+  held_out: Path | None,
+  survey: Survey,
+  settings: CheckSettings,
+  reading: Reading,
+  columns: dict[str, None],
+) -> tuple[dict[str, int] | None, int]:
+  """(moved metadata, the rows in held_out)."""
   moved: Counter[str] = Counter()
-  rows = (to_row(row) for _, _, left in kept for row in left.values())
-  write_whole(output, map(to_json, counted(rows, moved)))
-  return tell_moved(moved)
+  aside: list[Row] = []
+  original = settings.layout == "original"
+  made = kept_rows if original else lambda raw, records, left: map(to_row, left.values())
+
+  def kept() -> Iterator[Row]:
+    for raw, records in slices(settings.sources, reading):
+      left, gone = survey.left(records, settings.drop), {}
+      for place, row in left.items() if held_out else ():
+        gone |= {place: row} if split_by_prompt([row], settings.val_set_size, SEED)[1] else {}
+      aside.extend(made(raw, records, gone))
+      yield from made(raw, records, {place: row for place, row in left.items() if place not in gone})
+
+  for path, rows in ((output, kept()), *([(held_out, aside)] * bool(held_out))):
+    write_whole(path, lines(rows, columns, path) if original else map(to_json, counted(rows, moved)))
+  return tell_moved(moved), len(aside)
 
 
 def _render_checks(settings: CheckSettings) -> Callable[[type], list[Check]]:
@@ -294,17 +323,21 @@ def _report(result: Checked, set_aside: dict[str, int]) -> None:
   if result.dropped_completions:
     log(f"dropped completions of rankings that stay: {listed(result.dropped_completions)}")
   if result.output:
-    log(f"wrote {result.kept} rows to {result.output}")
+    apart = f", {result.held_out} of them, of other prompts, to --held_out" if result.held_out else ""
+    log(f"wrote {result.kept} rows to {result.output}{apart}")
 
 
 def _entry(kind: type[_Entry], one: object, *about: str) -> _Entry:
   return kind(*about, *(getattr(one, field.name) for field in fields(kind)[len(about) :]))
 
 
-def list_formats() -> FormatList:
-  entries = [_entry(FormatEntry, one) for one in FORMATS.values()]
-  rows = [[one.name, ", ".join(one.needs), one.description] for one in entries]
-  table("formats", ["name", "columns", "description"], rows)
+def list_formats(names: Sequence[str]) -> FormatList:
+  if not names:
+    log("\n".join(f"{one.name}: {short(one.description, 90)}" for one in FORMATS.values()))
+    log("--list_formats NAME shows the columns and a row")
+    return FormatList([FormatEntry(one.name, one.description) for one in FORMATS.values()])
+  entries = [_entry(FormatEntry, named(name)) for name in names]
+  log("\n".join(f"{one.name}: {one.description}\n  {to_json(one.example)}" for one in entries))
   return FormatList(entries)
 
 

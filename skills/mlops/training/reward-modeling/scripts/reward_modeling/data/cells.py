@@ -113,7 +113,16 @@ _OPENS = re.compile(r'\s*"?\s*(?:array\(\s*)?(\[\s*\{|[\[{])')
 _FIRST_KEY = re.compile(r"""\s*"?\s*\{\s*\\?["'](?:role|content|from|value|messages|conversations)\\?["']\s*:""")
 _PAIRS = (("role", "content"), ("from", "value"))
 _KEYS = [[re.compile(rf"""["']{key}\\?["']\s*:""") for key in pair] for pair in _PAIRS]
-_SPEAKERS = frozenset(("system", "human", "user", "gpt", "assistant", "tool", "function_call", "observation"))
+_OTHER_NAMES = {
+  "system": ("developer",),
+  "user": ("human", "prompter"),
+  "assistant": ("gpt", "model", "bot", "chatgpt", "ai", "function_call"),
+  "tool": ("function", "observation", "ipython"),
+}
+ROLES = {name: role for role, others in _OTHER_NAMES.items() for name in (role, *others)}
+_WHO = ("role", "from", "speaker", "author", "sender", "who", "type")
+_SAID = ("content", "value", "text", "said", "utterance", "message", "body", "parts")
+_EXCHANGES = tuple(map(frozenset, (("human", "assistant"), ("user", "assistant"), ("input", "output"))))
 
 # Python as pandas and numpy print it: arrays without commas, array(...), dtype=..., nan. Strings are tokens of their own, so
 # that nothing inside them is changed.
@@ -132,13 +141,13 @@ def decoded(value, column: str) -> object:
   if isinstance(value, dict):
     return unnested(value)
   if isinstance(value, list):
-    return [decoded(item, "") if isinstance(item, str) else item for item in value]
+    return _exchanges(value) or [decoded(item, "") if isinstance(item, str) else item for item in value]
   opens = _OPENS.match(value) if isinstance(value, str) else None
   if not opens:
     return value
   objects_open = len(opens[1]) > 1
   likely = _FIRST_KEY.match(value) or (objects_open and any(all(k.search(value) for k in pair) for pair in _KEYS))
-  if not likely and column not in LISTS:
+  if not (likely or objects_open or column in LISTS):
     return value
   found = clean(_parsed(value))
   if isinstance(found, list) and (are_messages(found) or (column in LISTS and not likely)):
@@ -152,7 +161,9 @@ def decoded(value, column: str) -> object:
 
 
 def unnested(value: Row) -> object:
-  """The messages in {"messages": [...]} or {"role": [...], "content": [...]}."""
+  """The messages in {"messages": [...]}, {"role": [...], "content": [...]} or {"system": "...", "user": "..."}."""
+  if value.keys() == {"system", "user"} and all(isinstance(text, str) for text in value.values()):
+    return [{"role": role, "content": value[role]} for role in ("system", "user")]
   filled = [item for item in value.values() if item not in (None, [], {}, "")]
   if len(filled) == 1 and are_messages(filled[0]):
     return filled[0]
@@ -198,6 +209,18 @@ def _listed(cell) -> bool:
     return True
 
 
+def _exchanges(value: list) -> list[Row] | None:
+  """The messages of [{"human": "2+2?", "assistant": "4"}, ...]; the last answer may be missing."""
+  if not value or not all(isinstance(item, dict) and item.keys() in _EXCHANGES for item in value):
+    return None
+  asked, answered = sorted(value[0], key=("human", "user", "input", "assistant", "output").index)
+  found = [(role, item[name]) for item in value for role, name in (("user", asked), ("assistant", answered))]
+  found = found[: -1 if found[-1][1] in (None, "") else None]
+  if not all(isinstance(text, str) for _, text in found):
+    return None
+  return [{"role": role, "content": text} for role, text in found]
+
+
 def are_messages(value) -> bool:
   return isinstance(value, list) and bool(value) and all(map(_is_message, value))
 
@@ -205,9 +228,20 @@ def are_messages(value) -> bool:
 def _is_message(item) -> bool:
   if not isinstance(item, dict):
     return False
-  if "role" in item:
-    return not item.keys().isdisjoint(("content", "tool_calls", "function_call"))
-  return "value" in item and str(item.get("from")).lower() in _SPEAKERS
+  if "role" in item and "content" in item:
+    return True
+  who, said = speech(item)
+  if who == "role" and not item.keys().isdisjoint(("content", "tool_calls", "function_call")):
+    return True
+  return said in item and str(item.get(who)).lower() in ROLES
+
+
+def speech(item: Row) -> tuple[str, str]:
+  """The keys of who speaks and of what is said."""
+  if "role" in item and "content" in item:
+    return "role", "content"
+  who, said = (next((name for name in names if name in item), names[0]) for names in (_WHO, _SAID))
+  return who, said
 
 
 def _parsed(text: str) -> object:

@@ -1,16 +1,14 @@
 """--columns, as in {"prompt": "question.text", "ranks": "answers[].rank", "chosen": "answers[0]"}. Objects may be text."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import product
-from pathlib import Path
+from collections.abc import Iterable
 
 from ..errors import DataError, did_you_mean
-from .cells import RowError, are_messages, short, structure, type_of
+from .cells import RowError, structure, type_of
 from .entries import COMMON, Row, number
-from .files import Table, suffix
-from .formats import COLUMN_NAMES, Tiers
-from .writing import METADATA, RESULTS, is_read, unwrapped_metadata
+from .files import Table
+from .formats import COLUMN_NAMES
+from .writing import METADATA, is_read
 
 _STEP = re.compile(r"(?:\A|\.)([^.\[\]]+)|\[(-?\d*)\]")
 
@@ -23,6 +21,7 @@ SAME = {
         ("positive", "negative"), ("good", "bad"),
     ),
     ("response_a", "response_b"): (("a", "b"),),
+  ("conversation_a", "conversation_b"): (("messages_a", "messages_b"), ("conv_a", "conv_b")),
 }
 # fmt: on
 """Alone or as in preferred_response, answer_a."""
@@ -50,33 +49,42 @@ def same_columns(rows: list[Row]) -> dict[str, str]:
   return found
 
 
+WINNER = "winner preference preferred choice better label chosen pick picked vote verdict"
+"""Words in the names of columns, the likeliest first."""
 _NUMBERED = re.compile(
-  r"(answer|candidate|completion|draft|generation|output|response|score|rating)s?[_ ]?(\d+)", re.IGNORECASE
+  r"(answer|candidate|completion|draft|generation|output|response|score|rating|reward|rank)s?[_ ]?(\d+|[ab])",
+  re.IGNORECASE,
 )
 
 
-def answers_in_columns(head: list[Row]) -> dict[str, str]:
-  """{answer_1: score_1 or "", ...} of three answers and more, as spreadsheets have them."""
+def _of_winner(name: str) -> bool:
+  return not set(WINNER.split()).isdisjoint(re.split(r"[^a-z]+", name.lower()))
+
+
+def answers_in_columns(head: list[Row]) -> tuple[dict[str, str], str]:
+  """({answer_1: score_1 or "", ...}, scores or ranks), as spreadsheets have them; two answers must have scores and no winner."""
   names = dict.fromkeys(name for row in head for name in row)
   found: dict[str, dict[str, str]] = {}
   for name, match in ((name, _NUMBERED.fullmatch(name)) for name in names):
     if match:
-      found.setdefault(match[1].lower(), {})[match[2]] = name
-  scores = found.pop("score", None) or found.pop("rating", {})
+      found.setdefault(match[1].lower(), {})[match[2].lower()] = name
+  kinds = {kind: found.pop(kind, {}) for kind in ("score", "rating", "reward", "rank")}
+  kind = max(kinds, key=lambda kind: len(kinds[kind]))
   most = max(found.values(), key=len, default={})
-  if len(most) < 3 or not names.keys().isdisjoint(("completions", "chosen")):
-    return {}
-  return {name: scores.get(place, "") for place, name in most.items()}
+  two = len(most) == len(kinds[kind]) == 2 and "0" not in most and not any(map(_of_winner, names))
+  if (len(most) < 3 and not two) or not names.keys().isdisjoint(("completions", "chosen")):
+    return {}, ""
+  return {name: kinds[kind].get(place, "") for place, name in most.items()}, "ranks" if kind == "rank" else "scores"
 
 
-def in_one_list(row: Row, columns: dict[str, str]) -> Row:
+def in_one_list(row: Row, columns: dict[str, str], labels: str) -> Row:
   """Scores of some of the answers only stay columns of their own."""
   there = {name: score for name, score in columns.items() if row.get(name) not in (None, "")}
   scored = all(there.values())
   gone = {*columns, *(columns.values() if scored else ())}
   new = {name: value for name, value in row.items() if name not in gone}
   new["completions"] = [row[name] for name in there]
-  return new | ({"scores": [number(row.get(score), score) for score in there.values()]} if scored else {})
+  return new | ({labels: [number(row.get(score), score) for score in there.values()]} if scored else {})
 
 
 def root_of(column: str, present: Iterable[str]) -> str:
@@ -138,140 +146,3 @@ def _follow(value, steps: list[str], path: str, at: str) -> object:
   if key not in there:
     raise RowError(f"`{path}`: `{at}` has no {what} `{key}` ({has[:80]})")
   return _follow(value[key], rest, path, f"{at}{step}" if wanted is list else f"{at}.{step}")
-
-
-COLUMNS = 12
-# Words in the names of columns, the likeliest first.
-_PROMPT = (
-  "prompt question query instruction problem task post context input user ask title text "
-  "trajectory conversation dialogue history message request"
-)
-_CHOSEN = "chosen preferred better accepted winning winner win best good positive pos"
-_REJECTED = "rejected dispreferred worse losing loser lose worst bad negative neg"
-_MANY = "completions responses answers candidates generations outputs replies samples solutions comments choices"
-_ONE = "completion response answer output reply generation solution"
-_SCORE = "score scores rating ratings reward rewards votes upvotes quality grade"
-_RANK = "rank ranks ranking"
-_STEPS, _STEP_LABELS = "steps step process", "labels label correctness correct scores score ratings rating values"
-_BODY = f"text content body {_ONE} message"
-_A, _B = "a 1 first left one", "b 2 second right two"
-_WINNER = "winner preference preferred choice better label chosen pick picked vote verdict"
-LABELED_LAYOUTS = (
-  {"prompt": _PROMPT, "chosen": _CHOSEN, "rejected": _REJECTED},
-  {"prompt": _PROMPT, "completions": _MANY, "scores": _SCORE},
-  {"prompt": _PROMPT, "completions": _MANY, "ranks": _RANK},
-  {"prompt": _PROMPT, "response_a": _A, "response_b": _B, "winner": _WINNER},
-  {"prompt": _PROMPT, "completions": _STEPS, "labels": _STEP_LABELS},
-  {"prompt": _PROMPT, "completions": "ranked sorted ordered best"},
-)
-"""Those that say which answer is better."""
-ANSWER_LAYOUTS = (*LABELED_LAYOUTS, {"prompt": _PROMPT, "completions": _MANY}, {"prompt": _PROMPT, "completion": _ONE})
-LAYOUTS = (*ANSWER_LAYOUTS, {"prompt": _PROMPT})
-ColumnWords = Mapping[str, str]
-"""Name in the format -> words that the names of columns may hold."""
-_MEANING = {"scores": "a higher score must be better", "ranks": "rank 1 must be best"}
-
-
-def seen(rows: list[Row]) -> str:
-  columns = dict.fromkeys(name for row in rows for name in row)
-  columns |= {name: value for row in reversed(rows) for name, value in row.items() if value is not None}
-  lines = [f"\n  {name}: {_shape(value)}, as in {short(value, 60)}" for name, value in columns.items()]
-  more = len(lines) - COLUMNS
-  return "".join(lines[:COLUMNS]) + (f"\n  and {more} more columns" if more > 0 else "")
-
-
-def _shape(value, depth: int = 0) -> str:
-  if are_messages(value):
-    return "messages"
-  if isinstance(value, dict):
-    inside = ", ".join(f"{name} ({_shape(item, depth + 1)})" for name, item in list(value.items())[:6])
-    return f"object with {inside}" if depth < 2 else "object"
-  if isinstance(value, list):
-    return f"list of {len(value)}: {_shape(value[0], depth + 1)}" if value else "empty list"
-  return type_of(value).removeprefix("a ")
-
-
-def nearest(rows: list[Row], tiers: Tiers) -> str:
-  present, found = {name for row in rows for name in row}, {}
-  for entry in (entry for tier in tiers for entry in tier.values()):
-    lacks = [names.replace("|", " or ") for names in entry.needs if present.isdisjoint(names.split("|"))]
-    if 0 < len(lacks) < len(entry.needs):
-      found[f"`{entry.name}` (lacks {', '.join(lacks)})"] = len(lacks) / len(entry.needs)
-  return f"\nthe nearest formats: {', '.join(sorted(found, key=found.get)[:3])}" if found else ""
-
-
-def guess(row: Row, works: Callable[[dict[str, str], str | None], bool], layouts: Sequence[ColumnWords]) -> str | None:
-  """A --columns line with which the row can be read as one of the layouts."""
-  ours = {name for name in RESULTS if isinstance(row.get(name), str)}  # reward_chosen is no answer
-  if unwrapped_metadata(row) is not row:
-    ours.add(METADATA)  # of a canonical copy
-  leaves = dict(_leaves({name: value for name, value in row.items() if name not in ours}))
-  for layout in layouts:
-    format = "best_first" if layout is LABELED_LAYOUTS[-1] else None
-    for paths in product(*(_candidates(leaves, name, words)[:4] for name, words in layout.items())):
-      columns = dict(zip(layout, paths, strict=True))
-      lists = {path.partition("[]")[0] for path in paths if "[]" in path}
-      if len(set(paths)) == len(paths) and len(lists) <= 1 and works(columns, format):
-        line = ",".join(f"{name}={path}" for name, path in columns.items())
-        meaning = "".join(f" ({_MEANING[name]})" for name in columns if name in _MEANING)
-        flag, order = ("--format best_first ", " (the best must come first)") if format else ("", "")
-        return f"these rows can be read with {flag}--columns '{line}'{meaning}{order}"
-  return None
-
-
-def _leaves(value, path: str = "") -> Iterator[tuple[str, object]]:
-  if isinstance(value, dict):
-    for name, item in value.items():
-      if re.fullmatch(r"[^.\[\],=]+", name):
-        yield from _leaves(item, f"{path}.{name}" if path else name)
-  elif "[]" not in path and isinstance(value, list) and isinstance([*value, 0][0], dict) and not are_messages(value):
-    yield from _leaves(value[0], f"{path}[]")
-  else:
-    yield path, value
-
-
-def _candidates(leaves: Row, name: str, words: str) -> list[str]:
-  ranked = ((_rank(path, words), path) for path, value in leaves.items() if _could_be(path, value, name))
-  return [path for rank, path in sorted(one for one in ranked if one[0] is not None)]
-
-
-def _rank(path: str, words: str) -> int | None:
-  order, parts = words.split(), re.split(r"[.\[\]]+", path)
-  if path.count("[]") and words is _MANY and parts[-1].lower() not in _BODY.split():
-    return None
-  found = []
-  for back, part in enumerate(reversed(parts)):
-    tokens = re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+", part)
-    found += [order.index(token.lower()) + 20 * back for token in tokens if token.lower() in order]
-  return min(found, default=None)
-
-
-def _could_be(path: str, value, name: str) -> bool:
-  many = "[]" in path
-  if name == "winner":
-    return isinstance(value, (str, int, float))
-  if name not in ("scores", "ranks", "labels", "completions"):
-    return not many and (are_messages(value) or (isinstance(value, str) and bool(value.strip())))
-  values, wanted = [value] if many else value, str if name == "completions" else (int, float)
-  return isinstance(values, list) and bool(values) and all(isinstance(one, wanted) for one in values)
-
-
-def conversion(name: str, row: Row) -> str:
-  """Three lines of Python that write pairs."""
-  paths = [path for path, value in _leaves(row) if isinstance(value, str)]
-  parts = [
-    re.sub(r"([^.\[\]]+)|\[\]|\.", lambda m: f"[{m[1]!r}]" if m[1] else "[0]" * (m[0] != "."), path) for path in paths
-  ]
-  kind, module = suffix(Path(name)), "datasets"
-  if kind in (".csv", ".tsv"):
-    module, delimiter = "csv", "," if kind == ".csv" else "\t"
-    read = f"list(csv.DictReader(open({name!r}, newline=''), delimiter={delimiter!r}))"
-  else:
-    loader = f"{'parquet' if kind == '.parquet' else 'json'!r}, data_files=" if kind else ""
-    read = f"datasets.load_dataset({loader}{name!r}, split='train')"
-  columns = zip(("prompt", "chosen", "rejected"), [*parts, *["['...']"] * 3], strict=False)
-  fields = ", ".join(f"{to!r}: row{part}" for to, part in columns)
-  return (
-    f"or convert them, with the right columns in these three places:\n  import {module}, json\n  rows = {read}\n"
-    f"  open('pairs.jsonl', 'w').writelines(json.dumps({{{fields}}}) + '\\n' for row in rows)"
-  )

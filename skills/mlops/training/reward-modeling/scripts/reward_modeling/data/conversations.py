@@ -5,16 +5,9 @@ import re
 from itertools import takewhile
 
 from ..results import Row, finite
-from .cells import RowError, expect, short, structure, turns, type_of, wrong_type
+from .cells import ROLES, RowError, expect, short, speech, structure, turns, type_of, wrong_type
 from .records import Message
 
-_OTHER_NAMES = {
-  "system": ("developer",),
-  "user": ("human",),
-  "assistant": ("gpt", "model", "bot", "chatgpt", "function_call"),
-  "tool": ("function", "observation", "ipython"),
-}
-ROLES = {name: role for role, others in _OTHER_NAMES.items() for name in (role, *others)}
 _TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):|\A\s*(System):")
 
 
@@ -27,7 +20,7 @@ def messages_of(value, column: str) -> list[Message]:
 def _message(item, column: str) -> Message:
   if not isinstance(item, dict):
     raise RowError(f"`{column}` holds {type_of(item)} ({short(item)}), not a message with role and content")
-  names = ("from", "value") if "from" in item and "role" not in item else ("role", "content")
+  names = speech(item)
   role, content = map(item.get, names)
   if not isinstance(role, str) or role.lower() not in ROLES:
     wrong = f"`{column}` holds a message whose {names[0]} is {short(role)}"

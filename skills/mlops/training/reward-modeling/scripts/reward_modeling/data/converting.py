@@ -2,29 +2,22 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from types import ModuleType
 
 from ..errors import DataError
 from ..results import finite
 from ..terminal import warn
 from .cells import RowError, decoded, lists_in_cells, short, structure, turns, wrong_type
 from .columns import (
-  ANSWER_LAYOUTS,
-  LABELED_LAYOUTS,
-  LAYOUTS,
-  ColumnWords,
   answers_in_columns,
   check_columns,
-  conversion,
-  guess,
   in_one_list,
-  nearest,
   renamed,
   same_columns,
-  seen,
 )
 from .entries import Format, Numbered, Problems, Row, SetAsideError, key, meaning
 from .files import Table, suffix
@@ -41,6 +34,7 @@ from .formats import (
   Tiers,
   fits,
   is_input,
+  is_system,
   lacks,
   named,
   recognize,
@@ -111,7 +105,7 @@ def records_of(table: Table, reading: Reading, *, first: bool = True) -> Records
   if problems and not (reading.leave_out_unreadable and few):
     hint = None if len(problems) == len(table.problems) else _hint(chosen, reading)
     if not reading.format and not any(record for *_, record in made):
-      hint = _guess(table, reading) or hint
+      hint = _guess(table, reading, "labeled" if chosen.name in LABELED else "any") or hint
     raise table.refused(problems, hint)
   every = [record for *_, record in made if record]
   aside.update(record.undecided for record in every if record.undecided)
@@ -129,16 +123,17 @@ def records_of(table: Table, reading: Reading, *, first: bool = True) -> Records
 
 def _decoded(table: Table, columns: dict[str, str], problems: Problems) -> Numbered:
   head = table.rows[:FIRST_ROWS]
-  columns = same_columns(head) | columns
+  in_columns, labels = answers_in_columns(head)
+  columns = ({} if in_columns else same_columns(head)) | columns
   roots = check_columns(table, columns) if columns else {}
   lists = lists_in_cells(head) if suffix(Path(table.name)) in (".csv", ".tsv") else []
   if INPUT_LIKE.issuperset(lists):
     lists = []
-  numbered, in_columns = [], answers_in_columns(head)
+  numbered = []
   for number, row in zip(table.numbers, table.rows, strict=True):
     try:
       row = renamed(row, columns, roots) if columns else dict(row)
-      row = in_one_list(row, in_columns) if in_columns else row
+      row = in_one_list(row, in_columns, labels) if in_columns else row
       row |= {name: turns(row[name]) or row[name] for name in lists if name in row}
       values = {name: decoded(value, name) if name in COLUMN_NAMES else value for name, value in row.items()}
       numbered.append((number, values))
@@ -158,27 +153,47 @@ def _format_of(table: Table, rows: list[Row], problems: Problems, reading: Readi
     if problems:
       raise table.refused(problems) from None
     head = rows[:FIRST_ROWS]
-    way = _guess(table, reading) or f"{error.hint}\n{conversion(table.name, head[0])}"
-    raise DataError(error.message + seen(head), where=table.name, hint=way + nearest(head, reading.tiers)) from None
+    module, way, what = _suggestions(), _guess(table, reading) or error.hint, error.message
+    if module:
+      what += module.seen(head)
+      way += f"\n{module.conversion(table.name, head[0])}" * (way == error.hint) + module.nearest(head, reading.tiers)
+    raise DataError(what, where=table.name, hint=way) from None
+  if question := found.ask([found.pick(row)[0] for row in rows]):
+    what, _, way = question.partition(": ")
+    raise DataError(what, where=table.name, hint=way)
   if reading.tiers is ANYTHING and found.name not in LABELED:
     _tell_unread(table, found.name, reading)
   return found
 
 
+def _suggestions() -> ModuleType | None:
+  """Not in every installed copy."""
+  with contextlib.suppress(ModuleNotFoundError):
+    from . import suggestions
+
+    return suggestions
+  return None
+
+
 def _tell_unread(table: Table, name: str, reading: Reading) -> None:
-  way = _guess(table, reading, LABELED_LAYOUTS)
+  way = _guess(table, reading, "labeled")
   if way and name in OPEN:
     what = f"only the prompts of these rows fit a format (`{name}`), and they seem to say which answer is better"
     raise DataError(what, where=table.name, hint=f"{way}; for the prompts alone, --format {name}")
-  way = way or (name == "prompt" and _guess(table, reading, ANSWER_LAYOUTS))
+  way = way or (name == "prompt" and _guess(table, reading, "answers"))
+  used, module = [column for names in named(name).columns for column in names], _suggestions()
+  unread = [column for row in table.rows[:1] for column in row if column not in used]
+  unread = list(filter(module.may_label, unread)) if module else []
+  if unread and not way and not reading.columns:
+    way = "give scores of `completions`, or `chosen` and `rejected`, if these say which is better: " + ", ".join(unread)
   if way:
     warn(f"{table.name} is read as format `{name}`, without some of its columns: {way}")
 
 
-def _guess(table: Table, reading: Reading, layouts: Sequence[ColumnWords] = LAYOUTS) -> str | None:
-  if reading.columns:
+def _guess(table: Table, reading: Reading, layouts: str = "any") -> str | None:
+  head, module = _head(table), _suggestions()
+  if reading.columns or not module:
     return None
-  head = _head(table)
 
   def works(columns: dict[str, str], format: str | None) -> bool:
     try:
@@ -186,9 +201,9 @@ def _guess(table: Table, reading: Reading, layouts: Sequence[ColumnWords] = LAYO
       records = records_of(head, tried)
     except DataError as error:
       return "--winner_values" in (error.hint or "")
-    return bool(records.rows) and (layouts is not LABELED_LAYOUTS or records.format in LABELED)
+    return bool(records.rows) and (layouts != "labeled" or records.format in LABELED)
 
-  return guess(head.rows[0], works, layouts)
+  return module.guess(head.rows[0], works, layouts)
 
 
 def _records(chosen: Format, row: Row, picked: Row, used: Iterable[str], origin: Origin) -> list[Record]:
@@ -240,20 +255,26 @@ def _say_winners(name: str, chosen: Format, numbered: Numbered, picked: list[Row
   if not chosen.winner:
     return {}
   found = [chosen.winner.value(row) if reading.labels else None for row in picked]
-  found = [_side_of_model(value, row) for value, (_, row) in zip(found, numbered, strict=True)]
-  written = [(number, value) for (number, _), value in zip(numbered, found, strict=True) if value is not None]
-  means, counts = meaning(written, chosen, reading.winner_values, reading.columns or {}, name)
-  for row, value in zip(picked, found, strict=True):
+  sides = [_side_of(value, row) for value, (_, row) in zip(found, numbered, strict=True)]
+  written = [(number, side) for (number, _), side in zip(numbered, sides, strict=True) if side is not None]
+  means = meaning(written, chosen, reading.winner_values, reading.columns or {}, name)
+  counts: Counter[str] = Counter()
+  for row, value, side in zip(picked, found, sides, strict=True):
     row.pop("winner", None)
     if value is not None:
-      row["winner"] = means.get(key(value), short(value))
-  return counts
+      row["winner"] = means.get(key(side), short(value))
+    if key(side) in means:
+      counts[short(key(value)), means[key(side)]] += 1
+  return {f"{value}={side}": count for (value, side), count in counts.items()}
 
 
-def _side_of_model(value: object, row: Row) -> object:
+def _side_of(value: object, row: Row) -> object:
   """Of a winner that is the name of one of the two models."""
-  names = row.get("model_a"), row.get("model_b")
-  return ("a", "b")[names.index(value)] if value in names and names[0] != names[1] else value
+  for pair in (("model_a", "model_b"), ("model_1", "model_2")):
+    names = [row.get(name) for name in pair]
+    if value is not None and value in names and names[0] != names[1]:
+      return "ab"[names.index(value)]
+  return value
 
 
 def _say_neutral(chosen: Format, rows: list[Row], where: str) -> DataError:
@@ -291,12 +312,13 @@ def _refuse_lost_input(table: Table, chosen: Format, unused: list[str], made: li
     given = [(number, row.get(name), record) for number, row, record in made]
     lost = [number for number, value, record in given if is_input(name, value) and not _already_there(value, record)]
     if lost:
-      system = f"read it as the system text with --columns system={name}, " if ["system"] in chosen.columns else ""
+      texts = all(isinstance(row.get(name), str | None) and "system" not in row for _, row, _ in made)
+      way = f"read it as the system text with --columns system={name}, " * (texts and ["system"] in chosen.columns)
+      way = "only text can be scored: " if "image" in name.lower() else f"{way}put it into the prompt yourself, or "
       raise DataError(
         f"column `{name}` could be part of the input, but format `{chosen.name}` does not use it ({len(lost)} of {len(made)} rows)",
         where=f"{table.name}:{lost[0]}",
-        hint=_guess(table, reading)
-        or f"{system}put it into the prompt yourself, or leave it out with --columns {name}=",
+        hint=(not is_system(name) and _guess(table, reading)) or f"{way}leave it out with --columns {name}=",
       )
 
 

@@ -17,11 +17,19 @@ Problems = list[tuple[int, str]]
 
 
 _SIDES = ("{}", *(f"{noun} {{}}" for noun in ["model", "response", "conversation", "answer", "assistant", "option"]))
-WINNER_WORDS = {form.format(side).replace(" ", gap): side for side in "ab" for form in _SIDES for gap in " _"} | {
+WINNER_WORDS = {
+  form.format(side).replace(" ", gap) + more: side
+  for side in "ab"
+  for form in _SIDES
+  for gap in " _"
+  for more in ("", " is better", " wins")
+} | {
   **dict.fromkeys(("a>b", "a>>b", "b<a"), "a"),
   **dict.fromkeys(("b>a", "b>>a", "a<b"), "b"),
   **dict.fromkeys(("tie", "tie (inconsistent)", "tie (bothbad)", "tie (both bad)", "bothbad", "both_bad"), "tie"),
-  **dict.fromkeys(("a=b", "b=a", "both", "draw", "equal", "neither", "no preference", "same"), "tie"),
+  **dict.fromkeys(
+    ("a=b", "b=a", "both", "both bad", "both good", "draw", "equal", "neither", "no preference", "same"), "tie"
+  ),
 }
 
 _PKU_SAFERLHF = {"0": "response_0", "1": "response_1"}
@@ -74,10 +82,8 @@ def meaning(
   given: dict[str, str] | None,
   columns: dict[str, str],
   where: str,
-) -> tuple[dict[str, str], dict[str, int]]:
-  """({value: "a", "b" or "tie"}, {"value=a": its rows}) of (row number, value) pairs.
-
-  Raises DataError for values without a meaning."""
+) -> dict[str, str]:
+  """{value: "a", "b" or "tie"} of (row number, value) pairs. Raises DataError for values without a meaning."""
   counts, known = Counter(key(value) for _, value in winners), chosen.winner.means or {}
   for value in counts:
     told, stated = (given or {}).get(value), known.get(value)
@@ -95,7 +101,7 @@ def meaning(
   if unsaid:
     where = f"{where}:{next(number for number, value in winners if key(value) in unsaid)}"
     raise _unsaid(counts, unsaid[0], chosen, given, where)
-  return means, {f"{value}={means[value]}": count for value, count in counts.items() if value in means}
+  return means
 
 
 def _of_columns(columns: dict[str, str]) -> dict[str, str]:
@@ -103,7 +109,7 @@ def _of_columns(columns: dict[str, str]) -> dict[str, str]:
   sides = {columns.get("response_a"): "a", columns.get("response_b"): "b"}
   values = KNOWN.get(columns.get("winner", ""), {})
   known = {value: sides[column] for value, column in values.items()} if set(values.values()) == sides.keys() else {}
-  return known | {key(column): side for column, side in sides.items() if column}
+  return known | {key(c.replace("_", gap)): side for c, side in sides.items() if c for gap in "_ "}
 
 
 def _meanings(means: dict[str, str], equals: str) -> str:
@@ -114,7 +120,8 @@ def _unsaid(counts: Counter[str], unsaid: str, chosen: "Format", given: dict[str
   seen = ", ".join(f"{value[:40]} ({count} rows)" for value, count in counts.most_common(8))
   if known := chosen.winner.means:
     what = f"the preference is {unsaid[:40]} ({counts[unsaid]} rows), which has no meaning in `{chosen.name}`: "
-    what += _meanings(known, " = ")
+    what += _meanings({value: side for value, side in known.items() if value not in WINNER_WORDS}, " = ")
+    what += ", words such as model_a, a name in model_a or model_b" * (known.keys() > WINNER_WORDS.keys())
     hint = "say what the values mean, as in --winner_values 1=a,2=b, or remove these rows"
   elif given is not None:
     said = _meanings(given, "=")
@@ -131,7 +138,9 @@ def _unsaid(counts: Counter[str], unsaid: str, chosen: "Format", given: dict[str
 
 
 def said(counts: dict[str, int]) -> str:
-  return "winner: " + ", ".join(f"{pair.replace('=', ' -> ')} ({count} rows)" for pair, count in counts.items())
+  most = Counter(counts).most_common(12)
+  shown = [f"{' -> '.join(pair.rsplit('=', 1))} ({count} rows)" for pair, count in most]
+  return "winner: " + ", ".join([*shown, *[f"{len(counts) - len(most)} more"] * (len(counts) > len(most))])
 
 
 PAIR = ("chosen", "rejected")
@@ -176,6 +185,8 @@ class Format:
   beside: Callable[[Row], bool] = always
   """By columns that it does not read."""
   expand: Callable[[Numbered, Problems], Numbered] | None = None
+  ask: Callable[[list[Row]], str | None] = lambda rows: None
+  """What the numbers of these rows leave open, unless --format names the format."""
   one_piece: bool = False
   """Rows belong to others anywhere in the file."""
 

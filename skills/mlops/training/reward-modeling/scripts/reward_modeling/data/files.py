@@ -26,6 +26,7 @@ LINE_LIMIT = 64 * MIB
 # A .gz file that is read whole may not unpack to more than both: text packs ten to one.
 STRETCH, RATIO = 4 * MIB, 200
 SHOWN = 5
+EMPTY = "row of empty cells"
 AGAIN = "fetch or write it again"
 _QUOTE = "quote cells that hold commas, quotes or line breaks"
 _LINE = "every line is one JSON object, in UTF-8"
@@ -57,6 +58,7 @@ class Table:
       message = f"{several} cannot be read{''.join(listed)}"
     else:
       message = f"{several}: {reasons[0]}" if len(numbers) > 1 else reasons[0]
+    hint = "save the file as UTF-8" if reasons[0].endswith("is not UTF-8") else hint
     like = 'a row looks like {"prompt": ..., "chosen": ..., "rejected": ...}'
     return DataError(message, where=where, hint=hint or _HINTS.get(suffix(Path(self.name)), like))
 
@@ -71,9 +73,12 @@ class Table:
 
 
 def sliced(name: str, rows: Iterable[tuple[int, object]], size: int | None, set_aside=()) -> Iterator[Table]:
-  """Tables of `size` rows, or one. A RowError may stand for a row."""
+  """Tables of `size` rows, or one. A RowError may stand for a row, or EMPTY for one that is set aside."""
   part = Table(name, set_aside=dict(set_aside))
   for number, row in rows:
+    if row is EMPTY:
+      part.set_aside[EMPTY] = part.set_aside.get(EMPTY, 0) + 1
+      continue
     try:
       if isinstance(row, RowError):
         raise row
@@ -141,7 +146,10 @@ def _are_split(names, rows: list) -> bool:
 def _columns(found: Row) -> list[Row] | None:
   values = list(found.values())
   if all(isinstance(value, dict) for value in values):
-    if all(map(str.isdecimal, found)):
+    alike = len(values) > 1 and len(values[0]) > 1 and all(value.keys() == values[0].keys() for value in values)
+    if all(map(str.isdecimal, found)) or (
+      alike and not are_messages(values) and not str(*list(values[0])[:1]).isdecimal()
+    ):
       return values  # pandas, orient="index"
     if any(list(value) != list(values[0]) or not all(map(str.isdecimal, value)) for value in values):
       return None
@@ -267,14 +275,19 @@ def _csv(path: Path, size: int | None) -> Iterator[Table]:
     lines = _line_by_line(path, text.readline)
     lines = lines if size else _bounded(lines, file, path)
     start = list(islice(lines, 1))
+    excel = re.fullmatch(r"sep=(.)\s*", "".join(start))
+    start = list(islice(lines, 1)) if excel else start
     outside = re.sub(r'"(?:[^"]|"")*"?', "", "".join(start))
-    signs = "\t,;" if suffix(path) == ".tsv" else ",\t;"
-    delimiter = next((sign for sign in signs if sign in outside), ",")
-    reader = csv.reader(chain(start, lines), delimiter=delimiter, strict=True)
+    signs = "\t,;|" if suffix(path) == ".tsv" else ",\t;|"
+    delimiter = excel[1] if excel else next((sign for sign in signs if sign in outside), ",")
+    spaced = f"{delimiter} " in outside
+    reader = csv.reader(chain(start, lines), delimiter=delimiter, strict=True, skipinitialspace=spaced)
     try:
       header = next(filter(None, reader), None)
       if header is None:
         raise _empty(path)
+      if header.count("") > 1:
+        header = [name or f"Unnamed: {place}" for place, name in enumerate(header)]
       _refuse_repeated(header, path)
       rows = (_cells(header, cells) for cells in filter(None, reader))
       yield from sliced(str(path), enumerate(rows, start=1), size)
@@ -282,7 +295,9 @@ def _csv(path: Path, size: int | None) -> Iterator[Table]:
       raise DataError(f"broken CSV: {error}", where=f"{path}, line {reader.line_num}", hint=_QUOTE) from error
 
 
-def _cells(header: list[str], cells: list[str]) -> dict[str, str] | RowError:
+def _cells(header: list[str], cells: list[str]) -> dict[str, str] | RowError | str:
+  if len(header) > 1 and not any(cells):  # as Excel ends
+    return EMPTY
   if len(cells) != len(header):
     how = "more" if len(cells) > len(header) else "fewer"
     return RowError(f"the row has {how} cells than the {len(header)} columns of the header")

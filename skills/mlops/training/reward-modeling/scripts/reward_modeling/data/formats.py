@@ -1,5 +1,7 @@
 """The one table of data formats, FORMATS, and which of them rows are."""
 
+import re
+
 from ..errors import DataError, UsageError, did_you_mean
 from .cells import RowError, are_messages
 from .entries import Format, Row, always, never
@@ -27,8 +29,11 @@ _INPUTS = (
   "background article post image images functions tools"
 )
 _LABELS = "label kto_tag tie winner scores correct ranks labels rating ratings margin weight"
+_SYSTEM = re.compile(r"sys|system(_?(prompt|message|msg|instruction|text|content)s?)?")
+_MATERIAL = re.compile(r"\w+_(context|passage|document|history|image)s?")
 INPUT_LIKE, LABEL_NAMES = frozenset(_INPUTS.split()), frozenset(_LABELS.split()).union(HELPSTEER)
 _NULLABLE = "winner scores|correct labels|step_labels ranks|rank parent_id rank label|kto_tag mistake_index"
+_NULLABLE += " label|first_error_step|first_incorrect_step|error_step"
 NULLABLE = frozenset(_NULLABLE.split())
 """Labels: null means that the row has none."""
 FIRST_ROWS = 20
@@ -80,7 +85,13 @@ def _reads_all(entry: Format, row: Row) -> bool:
 
 def is_input(name: str, value) -> bool:
   """Whether a column could be part of the input: by its name, or as messages under any name but that of a known answer."""
+  if isinstance(value, (str, list, dict)) and (is_system(name) or _MATERIAL.fullmatch(name.lower())):
+    return True
   return name.lower() in INPUT_LIKE or (are_messages(value) and name != "reference")
+
+
+def is_system(name: str) -> bool:
+  return bool(_SYSTEM.fullmatch(name.lower()))
 
 
 def lacks(entry: Format, row: Row, picked: Row) -> str | None:

@@ -5,7 +5,7 @@ from functools import partial
 
 from .cells import RowError, expect, objects, short, structure, turns, wrong_type
 from .conversations import answer_of, messages_of, prompt_of, split_shared, spoken
-from .entries import BAD, GOOD, MARGINS, PAIR, USER, WINNER_WORDS, Format, Row, Winner, entry, number
+from .entries import BAD, GOOD, MARGINS, PAIR, USER, WINNER_WORDS, Format, Row, Winner, entry, key, number
 from .formats_pairs import PairColumns, are_answers, arena, by_winner, columns, comparison, instructed
 from .formats_rankings import answered
 from .records import Ranking
@@ -83,6 +83,14 @@ _columns(
   "stack_exchange_paired",
   "stack-exchange-paired: a question and two answers; response_j has more votes",
   ("question", "response_j", "response_k"),
+)
+_columns(
+  "step_dpo",
+  "Math-Step-DPO: a problem, the steps that both answers begin with, and the next step, right and wrong",
+  ("prompt", *PAIR),
+  labels=("initial_reason_steps",),
+  example={"initial_reason_steps": "2+2="},
+  prepare=lambda row: row | {name: f"{row['initial_reason_steps']}{row[name]}" for name in PAIR},
 )
 _columns(
   "rmb",
@@ -200,17 +208,31 @@ def _kto_columns(row: Row) -> tuple[str, ...]:
   return next((names for names in _KTO if row.keys() >= set(names[:2])), ())
 
 
+_GOOD, _BAD = "true 1 desirable chosen good up", "false 0 undesirable rejected bad down"
+KTO_LABELS = dict.fromkeys(_GOOD.split(), 1.0) | dict.fromkeys(_BAD.split(), 0.0)
+
+
 def _is_kto(row: Row) -> bool:
-  return bool(_kto_columns(row)) and str(row.get("label")).strip().lower() in ("true", "false")
+  label = key(row.get("label"))
+  return bool(_kto_columns(row)) and label in KTO_LABELS and not label.isdecimal()
 
 
 @_pairs(
   "KTO (TRL, LLaMA-Factory, ms-swift): a prompt and a completion, or a conversation that ends with it, and whether it is "
-  "desirable; it can be scored, and makes no pair",
+  "desirable (true or false, chosen or rejected; 1 or 0 with --format kto); it can be scored, and makes no pair",
   ("label|kto_tag",),
   {"prompt": "2+2?", "completion": "4", "label": True},
   _is_kto,
-  optional=("prompt", "completion", "messages|conversations", "instruction", "input", "output", "history", "system"),
+  optional=(
+    "prompt",
+    "completion|response",
+    "messages|conversations",
+    "instruction",
+    "input",
+    "output",
+    "history",
+    "system",
+  ),
 )
 def kto(row: Row) -> Ranking:
   names = _kto_columns(row)
@@ -226,7 +248,9 @@ def kto(row: Row) -> Ranking:
     prompt = instructed(row)["instruction"] if "instruction" in names else row["prompt"]
     answer = answer_of(row[names[1]], names[1])
   label = row.get("label")
-  scores = None if label is None else [float(str(label).strip().lower() == "true")]
+  if label is not None and key(label) not in KTO_LABELS:
+    raise wrong_type("label", label, f"one of {_GOOD} or {_BAD}")
+  scores = None if label is None else [KTO_LABELS[key(label)]]
   return Ranking(prompt_of({"prompt": prompt, "system": row.get("system")}), [answer], scores)
 
 
@@ -245,9 +269,10 @@ def openai_preference(row: Row) -> PairColumns:
 
 @_pairs(
   "ms-swift: a conversation that ends with the better answer, and another answer or conversation, or a list of answers",
-  ("messages", "rejected_response|rejected_messages"),
+  ("messages", "rejected_response|rejected_messages|rejected"),
   {"messages": USER + GOOD, "rejected_response": "5"},
   optional=("system", *MARGINS),
+  beside=lambda row: "chosen" not in row,
 )
 def ms_swift(row: Row) -> PairColumns:
   asked, better = answered(row, "there is no better answer")

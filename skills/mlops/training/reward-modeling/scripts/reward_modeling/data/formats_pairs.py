@@ -44,13 +44,31 @@ _HUMAN = "\n\nHuman: 2+2?\n\nAssistant:"
 
 
 def comparison(row: Row, prompt: list[Message], chosen, rejected) -> PairColumns:
-  """chosen and rejected: an answer, or a list of which each makes a pair with each of the other side."""
+  """chosen and rejected: an answer, or a list of which each makes a pair with each of the other side. Messages that
+  repeat the prompt are cut."""
   better, worse = _answers(chosen, "chosen", prompt), _answers(rejected, "rejected", prompt)
   margin, weight = margin_and_weight(row)
+  if len(better) == len(worse) == 1:
+    prompt, better[0], worse[0] = _apart(prompt, better[0], worse[0])
   if len(better) == len(worse) == 1:
     return Comparison(prompt, better[0], worse[0], margin=margin, weight=weight)
   scores = [1.0] * len(better) + [0.0] * len(worse)
   return Ranking(prompt, better + worse, scores, margin=margin, weight=weight)
+
+
+def _apart(prompt: list[Message], *sides: list[Message]) -> tuple[list[Message], list[Message], list[Message]]:
+  """Of answers that are whole conversations, as in UltraFeedback, what they share is the prompt."""
+  if not all(side and side[0]["role"] in ("system", "user") for side in sides):
+    return prompt, *sides
+  asked = {message["content"].strip() for message in prompt if message["role"] == "user"}
+  for name, side in zip(PAIR, sides, strict=True):
+    if not asked <= {message["content"].strip() for message in side[:-1]}:
+      if prompt[-1]["role"] == "assistant" or len(asked) > 1:
+        return prompt, *sides
+      raise RowError(f"`{name}` is a whole conversation in which `prompt` does not occur")
+  system = prompt[0]["content"] if prompt and prompt[0]["role"] == "system" else None
+  shared, *sides = split_shared(*sides)
+  return with_system(shared, system), *sides
 
 
 def are_answers(value) -> bool:
@@ -64,9 +82,7 @@ def are_answers(value) -> bool:
 def _answers(value, column: str, prompt: list[Message]) -> list[list[Message]]:
   if value == []:
     raise RowError(f"`{column}` is an empty list")
-  if not are_answers(value):
-    return [answer_of(value, column)]
-  found = [answer_of(item, column) for item in value]
+  found = [answer_of(item, column) for item in (value if are_answers(value) else [value])]
   return [answer[len(prompt) :] if starts_with(answer, prompt) else answer for answer in found]
 
 
@@ -84,7 +100,7 @@ def columns(
   margin: Callable[[Row], float] | None = None,
   **more,
 ) -> None:
-  """An entry for rows of a prompt and two answers, without a winner the better one first. labels: the winner's columns."""
+  """An entry for rows of a prompt and two answers, without a winner the better one first. labels: more columns that it needs, if not the winner's."""
   needs = names + (labels or (winner.columns if winner else ()))
   names = tuple(name.partition("|")[0] for name in names)
   shown = ("2+2?", "5", "4") if winner else ("2+2?", "4", "5")
@@ -153,21 +169,10 @@ def concatenated(row: Row) -> PairColumns:
   {"prompt": USER, "chosen": GOOD, "rejected": BAD},
 )
 def explicit(row: Row) -> PairColumns:
-  if any(map(are_answers, map(row.get, PAIR))) and turns(row["prompt"]) is None:
+  if turns(row["prompt"]) is None:
     return comparison(row, prompt_of(row), row["chosen"], row["rejected"])
   prompt, answers = prompt_and_answers(row, "prompt", *PAIR)
-  if not all(answer and answer[0]["role"] in ("system", "user") for answer in answers):
-    return comparison(row, prompt, *answers)
-  # Answers that are whole conversations, as in UltraFeedback: the prompt they repeat is cut off.
-  if all(starts_with(answer, prompt) for answer in answers):
-    return comparison(row, prompt, *(answer[len(prompt) :] for answer in answers))
-  if not isinstance(row["prompt"], str):
-    return comparison(row, prompt, *answers)
-  for name, conversation in zip(PAIR, answers, strict=True):
-    if not any(message["content"].strip() == row["prompt"].strip() for message in conversation[:-1]):
-      raise RowError(f"`{name}` is a whole conversation in which `prompt` does not occur")
-  shared, *answers = split_shared(*answers)
-  return comparison(row, with_system(shared, row.get("system")), *answers)
+  return comparison(row, prompt, *answers)
 
 
 def _from(speaker: str, value: str) -> Row:
@@ -196,14 +201,15 @@ def sharegpt(row: Row) -> PairColumns:
 def instructed(row: Row, column: str = "instruction") -> Row:
   """The row with the turns of `history` and the `input` below the instruction in its place."""
   history = structure(row.get("history") or [])
-  if not isinstance(history, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in history):
-    raise wrong_type("history", history, "a list of [question, answer]")
-  asked = [row[column], row.get("input") or ""]
-  texts = [text for turn in history for text in turn]
+  asked, texts = [row[column], row.get("input") or ""], []
+  if not are_messages(history):
+    if not isinstance(history, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in history):
+      raise wrong_type("history", history, "messages or a list of [question, answer]")
+    texts = [text for turn in history for text in turn]
+    history = [spoken("assistant" if place % 2 else "user", text) for place, text in enumerate(texts)]
   if not all(isinstance(text, str) for text in texts + asked):
     raise RowError(f"`{column}`, `input` and the turns of `history` must be text")
-  texts.append("\n".join(filter(None, asked)))
-  return row | {column: [spoken("assistant" if place % 2 else "user", text) for place, text in enumerate(texts)]}
+  return row | {column: [*messages_of(history, "history"), spoken("user", "\n".join(filter(None, asked)))]}
 
 
 columns(
@@ -229,7 +235,7 @@ columns(
   "a question, query, context or the messages so far, and two answers (Intel Orca pairs)",
   (PROMPT_NAMES, *PAIR),
   {"system": "Be brief.", "question": "2+2?", "chosen": "4", "rejected": "5"},
-  lambda row: isinstance(row["question"], str) or are_messages(row["question"]),
+  lambda row: isinstance(row["question"], (str, list)),
 )
 def question(row: Row) -> PairColumns:
   return explicit(row | {"prompt": row["question"]})
@@ -269,9 +275,8 @@ def by_winner(
   if winner in (None, "tie"):
     return Ranking(prompt, answers, None if winner is None else [0.0, 0.0], margin=margin)
   if winner not in ("a", "b"):
-    raise RowError(
-      f"`winner` is {short(winner)}: expected a, b, tie, model_a or model_b, a name in the columns of these, or see --winner_values"
-    )
+    what = "expected a, b, tie, model_a or model_b, or a name in the columns of these"
+    raise RowError(f"`winner` is {short(winner)}: {what}; if it is a tie, add --winner_values '{short(winner)}=tie'")
   second = winner == "b"
   return Comparison(prompt, *(answers[::-1] if second else answers), margin=margin, rejected_first=second)
 

@@ -33,6 +33,9 @@ OPEN: dict[str, Format] = {}
 _rankings, _ranked, _unlabeled, _open = (partial(entry, table) for table in (RANKINGS, RANKED, UNLABELED, OPEN))
 
 
+_PROMPT = "prompt|question|instruction|query"
+
+
 def _answer(given) -> list[Message]:
   """A list of texts is an answer in steps."""
   if isinstance(given, list) and given and all(isinstance(step, str) for step in given):
@@ -67,7 +70,7 @@ def _numbered(row: Row, column: str, sign: float = 1) -> Ranking:
 
 @_rankings(
   "a prompt and any number of completions with scores, higher is better, or true and false in `correct`",
-  ("prompt", "completions|responses", "scores|correct"),
+  (_PROMPT, "completions|responses", "scores|correct"),
   {"prompt": "2+2?", "completions": ["4", "5", "four"], "scores": [1.0, 0.0, 1.0]},
   are_lists("completions", "scores"),
   optional=("system", "margin", "weight", "ratings"),
@@ -137,7 +140,7 @@ def rated_conversation(row: Row) -> Ranking:
 
 @_rankings(
   "a prompt and completions, the best first; only where --format names it",
-  ("prompt|question|instruction|query", "completions|responses|answers"),
+  (_PROMPT, "completions|responses|answers"),
   {"prompt": "2+2?", "completions": ["4", "four", "5"]},
   entries.never,
 )
@@ -148,7 +151,7 @@ def best_first(row: Row) -> Ranking:
 
 @_rankings(
   "a prompt and completions with ranks, 1 is best",
-  ("prompt", "completions|responses", "ranks|rank"),
+  (_PROMPT, "completions|responses", "ranks|rank"),
   {"prompt": "2+2?", "completions": ["4", "5", "four"], "ranks": [1, 3, 2]},
   are_lists("completions", "ranks"),
 )

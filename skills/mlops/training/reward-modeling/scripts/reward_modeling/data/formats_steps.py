@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from .cells import RowError, decoded, expect, short, wrong_type
 from .conversations import messages_of, prompt_of, spoken, with_system
-from .entries import Format, Row, SetAsideError, are_lists, are_texts, entry, one_each
+from .entries import Format, Row, SetAsideError, are_lists, are_texts, entry, key, never, one_each
 from .records import Solution
 
 STEPS: dict[str, Format] = {}
@@ -19,6 +19,8 @@ STEP_TAG = "ки"
 """In Math-Shepherd after each step, where the label's text has + or -."""
 _FIRST_STEP = re.compile(r"(?:#+ *|\*\*)?\bstep *1\b *[:.)]", re.IGNORECASE)
 MARKS = {"+": 1.0, "-": 0.0}
+_WORDS = dict.fromkeys(("right", "correct", "good", "1", "+", "true"), 1.0)
+_WORDS |= dict.fromkeys(("wrong", "incorrect", "bad", "0", "-", "false"), 0.0)
 _WRONG_SUM = {"prompt": "2+2+2?", "completions": ["2+2=4", "4+2=7"]}
 _BEN = ("Steps", "First_Error_Step", "Correctness")
 _BEN_STEPS, _BEN_ERROR, _BEN_VERDICT = (f"Model_Solution_{name}" for name in _BEN)
@@ -42,30 +44,35 @@ def _is_share(label) -> bool:
   return isinstance(label, (int, float)) and 0 <= label <= 1
 
 
-def _labels(value, steps: list[str]) -> list[float | None]:
-  """One label a step, or null. A list that ends with the first error leaves the rest without."""
-  if isinstance(value, list) and len(value) < len(steps) and value and value[-1] == 0 and all(value[:-1]):
-    value = value + [None] * (len(steps) - len(value))
+def _labels(row: Row, steps: list[str]) -> list[float | None]:
+  """One label a step, or null. A list that ends with the first error leaves the rest without; -1 is wrong."""
+  value = expect(row["labels"], list, "labels", "a list with an entry for each step")
+  value = [_WORDS.get(label.strip().lower(), label) if isinstance(label, str) else label for label in value]
+  if value and value[-1] in (0, -1) and all(value[:-1]):
+    value += [None] * (len(steps) - len(value))
   given = [label for label in _one_a_step(value, "labels", steps) if label is not None]
+  if -1 in given:
+    return [_rated(label, place, row) for place, label in enumerate(value, 1)]
   if len({isinstance(label, bool) for label in given}) > 1:
     raise RowError("`labels` mixes true or false with numbers")
   if not given:
     raise RowError("`labels` holds nothing but null")
   for label in given:
     if not _is_share(label):
-      raise RowError(f"`labels` holds {short(label)}: expected true or false, 0 or 1, or probabilities")
+      raise RowError(f"`labels` holds {short(label)}: expected true or false, 0 or 1, + or -, or probabilities")
   return [None if label is None else float(label) for label in value]
 
 
 @_steps(
-  "a prompt and steps with one label each, or up to the first error (TRL, axolotl): true or false, 0 or 1, probabilities, null for no label",
+  "a prompt and steps with one label each, or up to the first error (TRL, axolotl): true or false, 0 or 1, -1 or 1, + or -, "
+  "probabilities, null for no label",
   ("prompt|question|problem", "completions|steps", "labels|step_labels"),
   _WRONG_SUM | {"labels": [True, False]},
   are_lists("completions", "labels"),
 )
 def stepwise(row: Row) -> Solution:
   steps = steps_of(row["completions"], "completions")
-  return Solution(prompt_of(row), steps, _labels(row["labels"], steps) if "labels" in row else None)
+  return Solution(prompt_of(row), steps, _labels(row, steps) if "labels" in row else None)
 
 
 class NeutralError(RowError):
@@ -242,21 +249,46 @@ def _up_to(error: int | None, count: int) -> list[float | None]:
   return [1.0] * count if error is None else [1.0] * error + [0.0] + [None] * (count - error - 1)
 
 
+_FIRST_ERROR = "label|first_error_step|first_incorrect_step|error_step"
+
+
+def _counted_from(rows: list[Row]) -> str | None:
+  """ProcessBench counts from 0: twenty errors of which none is in the first step are rare."""
+  found = [(key(row.get("label")), row.get("steps")) for row in rows]
+  wrong = [(int(label), len(steps)) for label, steps in found if label.isdecimal() and isinstance(steps, list)]
+  if all(error != count for error, count in wrong) and (len(wrong) < 20 or any(error == 0 for error, _ in wrong)):
+    return None
+  return (
+    "the first error is the number of steps in some rows, or never 0: --format first_error_from_1 counts from 1 (0, -1 or "
+    "null: none), --format processbench from 0 (-1: none)"
+  )
+
+
 @_published(
   "a problem, steps, and the place of the first error, counted from 0, or -1 (ProcessBench)",
-  ("problem|prompt", "steps", "label"),
+  ("problem|prompt|question", "steps", _FIRST_ERROR),
   {"problem": "2+2+2?", "steps": ["2+2=4", "4+2=7"], "label": 1},
   are_lists("steps"),
+  ask=_counted_from,
 )
-def processbench(row: Row) -> Solution:
-  steps, error = steps_of(row["steps"], "steps"), row["label"]
-  if isinstance(error, str) and re.fullmatch(r"\s*-?\d{1,9}\s*", error):  # as CSV holds it
-    error = int(error)
-  if type(error) is not int or not -1 <= error < len(steps):
+def processbench(row: Row, start: int = 0) -> Solution:
+  steps, error = steps_of(row["steps"], "steps"), row.get("label")
+  none = error in (None, "") or key(error) in ("-1", str(start - 1))
+  if not none and (isinstance(error, bool) or key(error) not in map(str, range(start, start + len(steps)))):
     raise RowError(
-      f"`label` is {short(error)}: expected the place of the first error in {len(steps)} steps, counted from 0, or -1 for none"
+      f"`label` is {short(error)}: expected the place of the first error in {len(steps)} steps, counted from {start}, or -1 for none"
     )
-  return Solution(prompt_of(row, "problem"), steps, _up_to(None if error < 0 else error, len(steps)))
+  return Solution(prompt_of(row, "problem"), steps, _up_to(None if none else int(key(error)) - start, len(steps)))
+
+
+@_published(
+  "the same counted from 1, or 0, -1 or null; only where --format names it",
+  ("problem|prompt|question", "steps", _FIRST_ERROR),
+  {"problem": "2+2+2?", "steps": ["2+2=4", "4+2=7"], "label": 2},
+  never,
+)
+def first_error_from_1(row: Row) -> Solution:
+  return processbench(row, 1)
 
 
 @_published(
@@ -266,8 +298,7 @@ def processbench(row: Row) -> Solution:
   are_lists("steps"),
 )
 def big_bench_mistake(row: Row) -> Solution:
-  error = row.get("mistake_index")
-  return processbench(row | {"problem": row["input"], "label": -1 if error in (None, "") else error})
+  return processbench(row | {"problem": row["input"], "label": row.get("mistake_index")})
 
 
 @_published(

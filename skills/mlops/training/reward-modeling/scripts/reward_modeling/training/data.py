@@ -22,6 +22,7 @@ from ..terminal import warn
 from .settings import DataSettings, Settings
 
 CHUNK = 1024
+FEW = 20
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class Data:
     if settings.val_set_size and not self.held_out:
       train, held_out = split_by_prompt(self.train, settings.val_set_size, settings.seed)
       made = replace(self, train=train, held_out=held_out)
+      if len(held_out) < FEW:
+        share = f"--val_set_size {settings.val_set_size:g} holds out {len(held_out)} {self.called}"
+        warn(f"{share}: an accuracy on fewer than {FEW} says little; hold out more, or give --eval_dataset_name")
     return made.checked(settings)
 
   def audited(self, findings: Sequence[Finding], settings: DataSettings) -> Data:

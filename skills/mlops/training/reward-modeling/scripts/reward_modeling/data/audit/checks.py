@@ -12,9 +12,11 @@ from .findings import Check, Link, Material, each_answer, hashed, outside, table
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd]")
 # UTF-8 read as Latin-1 or Windows-1252: a two-byte letter (Ã©, Â£), the start of a typographic sign (â€™), of an emoji (ðŸ˜€).
 _MOJIBAKE = re.compile("[\u00c2\u00c3][\u0080-\u00bf]|\u00e2(?:\u20ac|\u0080)|\u00f0(?:\u0178|\u009f)")
+# Escaped for HTML, where code and mark-up rarely escape: apostrophes and quotes, and what is escaped twice.
+_ENTITY = re.compile("&(?:#0?39|#x27|quot|amp;(?:#?\\w+));")
 # What begins or ends a turn: of HH transcripts, of ChatML, Llama 3 and DeepSeek, of Gemma, of Llama 2, of Alpaca and Vicuna.
 _TURN = re.compile(
-  r"(?:\A\s*|\n\n(?:\w+ )?)(?:Human|Assistant):|<[|｜][\w▁]+[|｜]>|<(?:start|end)_of_turn>|\[/?INST\]|</s>\s*\Z"
+  r"(?:\A\s*|\n\n(?:\w+ )?)(?:Human|[Aa]ssistant):|<[|｜][\w▁]+[|｜]>|<(?:start|end)_of_turn>|\[/?INST\]|</s>\s*\Z"
   r"|^###\s?(?:Instruction|Response|Human|Assistant|User)\b",
   re.MULTILINE,
 )
@@ -36,13 +38,16 @@ _TEMPLATED = re.compile(
 )
 _LLAMA2 = re.compile(r"\A\s*(?:<s>\s*)?(?:\[SYSTEM_PROMPT\]|\[INST\]|<<SYS>>)")
 # "Human: ... Assistant:", "USER: ... ASSISTANT:", without the empty lines that stand between the turns of a transcript.
-_ASKS = re.compile(r"(?:\A|\s)(?:Human|USER|User):\s")
-_REPLIES = re.compile(r"\s(?:Assistant|ASSISTANT):(?:\s|\Z)")
+_ASKS = re.compile(r"(?:\A|\s)(?:Human|USER|User|prompter):\s")
+_REPLIES = re.compile(r"\s(?:[Aa]ssistant|ASSISTANT):(?:\s|\Z)")
 _REPLY_IS_NEXT = re.compile(r"\s(?:Assistant|ASSISTANT):\s*\Z")
 
 
 def is_garbled(texts: Iterable[str]) -> bool:
-  return any(_CONTROL.search(text) or (not text.isascii() and _MOJIBAKE.search(text)) for text in texts)
+  return any(
+    _CONTROL.search(text) or ("&" in text and _ENTITY.search(text)) or (not text.isascii() and _MOJIBAKE.search(text))
+    for text in texts
+  )
 
 
 def leaks_turn(texts: Iterable[str]) -> bool:
@@ -208,9 +213,9 @@ CHECKS = table_of(
   Check(
     "encoding",
     "warning",
-    "hold control or replacement characters or wrongly decoded text",
-    "A wrong encoding once (Ã© for é): tokens the base model hardly knows.",
-    "read the source again as UTF-8, or drop these rows",
+    "hold control or replacement characters, wrongly decoded text or HTML entities",
+    "A wrong encoding once (Ã© for é, &quot;): tokens the base model hardly knows.",
+    "read the source again as UTF-8 (html.unescape for entities), or drop these rows",
     where(lambda record: is_garbled(contents([*record.prompt, *chain(*answers_of(record))]))),
     of_answer=lambda record, answer: is_garbled(contents(record.prompt + answer)),
   ),

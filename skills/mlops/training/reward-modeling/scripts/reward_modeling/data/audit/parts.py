@@ -132,7 +132,7 @@ def _counts(kind: type, rows: list[Record], audited: list[Record]) -> dict[str, 
   if kind is Comparison:
     return {"comparisons": len(audited)}
   if kind in (Ranking, Rated):
-    return {"prompts": len(rows), "completions": sum(len(row.completions) for row in rows)}
+    return {"completions": sum(len(row.completions) for row in rows)}
   labels = [label for one in rows for label in one.labels or () if label is not None]
   steps = {"solutions": len(rows), "steps": sum(len(one.steps) for one in rows)}
   return steps | {"labeled_steps": len(labels), "incorrect_steps": sum(label < 0.5 for label in labels)}
@@ -149,6 +149,7 @@ class Survey:
     self.kinds: Counter[str] = Counter()
     self.counts: Counter[str] = Counter()
     self.equal_scores = 0
+    self.prompts: set[bytes] = set()
     self.ratings: dict[str, list[float]] = {}
     self.passed: Counter[type] = Counter()
     self.rows_dropped: Counter[str] = Counter()
@@ -159,7 +160,9 @@ class Survey:
       if kind not in self.audits:
         called, checks = TABLES[kind]
         self.audits[kind] = Audit(called, [*self.more(kind), *checks.values()], rendered=self.rendered)
-      self.audits[kind].add(Material(audited, self.eval_prompts))
+      material = Material(audited, self.eval_prompts)
+      self.audits[kind].add(material)
+      self.prompts.update(key[0] for key in material.keys)
       self.counts.update(_counts(kind, rows, audited))
     self.kinds.update(map(kind_of_row, records.rows))
     self.equal_scores += data.equal_scores(records)

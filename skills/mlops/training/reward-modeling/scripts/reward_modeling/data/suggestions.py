@@ -1,0 +1,190 @@
+"""What rows that no format fits hold, and a --columns line or a conversion with which they can be read."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from itertools import product
+from pathlib import Path
+
+from .cells import are_messages, short, type_of
+from .columns import WINNER, root_of
+from .entries import Row, key
+from .files import suffix
+from .formats import Tiers, is_system
+from .formats_datasets import KTO_LABELS
+from .writing import METADATA, RESULTS, unwrapped_metadata
+
+COLUMNS = 12
+# Words in the names of columns, the likeliest first.
+_PROMPT = (
+  "prompt question query instruction problem task post context input user ask title text "
+  "trajectory conversation dialogue history message messages contents thread request"
+)
+_CHOSEN = "chosen preferred better accepted winning winner win best good positive pos"
+_REJECTED = "rejected dispreferred worse losing loser lose worst bad negative neg"
+_MANY = "completions responses answers candidates generations outputs replies samples solutions comments choices"
+_DESIRED = "label chosen desirable safe liked thumbs feedback accepted good better correct"
+_ONE = "completion response answer output reply generation solution"
+_SCORE = "score scores rating ratings reward rewards votes upvotes quality grade"
+_RANK = "rank ranks ranking"
+_STEPS, _STEP_LABELS = (
+  "steps step process thoughts",
+  "labels label correctness correct scores score ratings rating values",
+)
+_BODY = f"text content body {_ONE} message"
+_A, _B = "a 1 first left one", "b 2 second right two"
+_LABELED = (
+  {"prompt": _PROMPT, "chosen": _CHOSEN, "rejected": _REJECTED},
+  {"prompt": _PROMPT, "completions": _MANY, "scores": _SCORE},
+  {"prompt": _PROMPT, "completions": _MANY, "ranks": _RANK},
+  {"prompt": _PROMPT, "response_a": _A, "response_b": _B, "winner": WINNER},
+  {"prompt": _PROMPT, "completions": _STEPS, "labels": _STEP_LABELS},
+  {"prompt": _PROMPT, "completion": _ONE, "score": _SCORE},
+  {"prompt": _PROMPT, "completion": _ONE, "label": _DESIRED},
+  {"prompt": _PROMPT, "completions": "ranked sorted ordered best"},
+)
+"""Those that say which answer is better."""
+_ANSWERS = (
+  *_LABELED,
+  {"prompt": _PROMPT, "response_a": _A, "response_b": _B},
+  {"prompt": _PROMPT, "completions": _MANY},
+  {"prompt": _PROMPT, "completion": _ONE},
+)
+LAYOUTS = {"any": (*_ANSWERS, {"prompt": _PROMPT}), "answers": _ANSWERS, "labeled": _LABELED}
+ColumnWords = Mapping[str, str]
+"""Name in the format -> words that the names of columns may hold."""
+_MEANING = {
+  **dict.fromkeys(("score", "scores"), "a higher score must be better"),
+  "ranks": "rank 1 must be best",
+  "label": "true or 1 must mean a good answer",
+  "best_first": "the best must come first",
+}
+
+
+def may_label(column: str) -> bool:
+  words = " ".join((_CHOSEN, _REJECTED, _SCORE, _RANK, WINNER, _STEP_LABELS, "order pairs responses"))
+  return column not in RESULTS and _rank(column, words) is not None
+
+
+def seen(rows: list[Row]) -> str:
+  columns = dict.fromkeys(name for row in rows for name in row)
+  columns |= {name: value for row in reversed(rows) for name, value in row.items() if value is not None}
+  lines = [f"\n  {name}: {_shape(value)}, as in {short(value, 60)}" for name, value in columns.items()]
+  more = len(lines) - COLUMNS
+  return "".join(lines[:COLUMNS]) + (f"\n  and {more} more columns" if more > 0 else "")
+
+
+def _shape(value, depth: int = 0) -> str:
+  if are_messages(value):
+    return "messages"
+  if isinstance(value, dict):
+    inside = ", ".join(f"{name} ({_shape(item, depth + 1)})" for name, item in list(value.items())[:6])
+    return f"object with {inside}" if depth < 2 else "object"
+  if isinstance(value, list):
+    return f"list of {len(value)}: {_shape(value[0], depth + 1)}" if value else "empty list"
+  return type_of(value).removeprefix("a ")
+
+
+def nearest(rows: list[Row], tiers: Tiers) -> str:
+  present, found = {name for row in rows for name in row}, {}
+  for entry in (entry for tier in tiers for entry in tier.values()):
+    lacks = [names.replace("|", " or ") for names in entry.needs if present.isdisjoint(names.split("|"))]
+    if 0 < len(lacks) < len(entry.needs):
+      found[f"`{entry.name}` (lacks {', '.join(lacks)})"] = len(lacks) / len(entry.needs)
+  return f"\nthe nearest formats: {', '.join(sorted(found, key=found.get)[:3])}" if found else ""
+
+
+def guess(row: Row, works: Callable[[dict[str, str], str | None], bool], layouts: str) -> str | None:
+  """A --columns line with which the row can be read as one of these LAYOUTS."""
+  ours = {name for name in RESULTS if isinstance(row.get(name), str)}  # reward_chosen is no answer
+  if unwrapped_metadata(row) is not row:
+    ours.add(METADATA)  # of a canonical copy
+  leaves = dict(_leaves({name: value for name, value in row.items() if name not in ours}))
+  for layout in LAYOUTS[layouts]:
+    format = "best_first" if layout is _LABELED[-1] else "kto" if "label" in layout else None
+    found = {name: _candidates(leaves, name, words, row)[:4] for name, words in layout.items()}
+    if layout in _LABELED and len(found.get("completion", ())) > 1:  # a label of which?
+      continue
+    for paths in product(*found.values()):
+      columns = dict(zip(layout, paths, strict=True))
+      lists = {path.partition("[]")[0] for path in paths if "[]" in path}
+      if len(set(paths)) == len(paths) and len(lists) <= 1 and works(columns, format):
+        line = ",".join(f"{name}={path}" for name, path in columns.items())
+        meaning = "".join(f" ({_MEANING[name]})" for name in (*columns, format) if name in _MEANING)
+        flag = f"--format {format} " if format else ""
+        return f"these rows can be read with {flag}--columns '{line}'{meaning}"
+  return None
+
+
+def _leaves(value, path: str = "") -> Iterator[tuple[str, object]]:
+  if isinstance(value, list) and len(value) == 2 and "[" not in path and all(isinstance(item, str) for item in value):
+    yield from ((f"{path}[{place}]", item) for place, item in enumerate(value))
+  if isinstance(value, dict) and not are_messages([value]):
+    for name, item in value.items():
+      if re.fullmatch(r"[^.\[\],=]+", name):
+        yield from _leaves(item, f"{path}.{name}" if path else name)
+  elif "[]" not in path and isinstance(value, list) and isinstance([*value, 0][0], dict) and not are_messages(value):
+    yield from _leaves(value[0], f"{path}[]")
+  else:
+    yield path, value
+
+
+def _candidates(leaves: Row, name: str, words: str, row: Row) -> list[str]:
+  """A column of that name may not be put aside for another."""
+  there = {path: value for path, value in leaves.items() if name not in row or root_of(path, row) == name}
+  ranked = ((_rank(path, words), path) for path, value in there.items() if _could_be(path, value, name))
+  return [path for rank, path in sorted(one for one in ranked if one[0] is not None)]
+
+
+def _rank(path: str, words: str) -> int | None:
+  if path.endswith(("[0]", "[1]")):
+    return 99
+  order, parts = words.split(), re.split(r"[.\[\]]+", path)
+  if path.count("[]") and words is _MANY and parts[-1].lower() not in _BODY.split():
+    return None
+  found = []
+  for back, part in enumerate(reversed(parts)):
+    tokens = re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+", part)
+    found += [order.index(token.lower()) + 20 * back for token in tokens if token.lower() in order]
+  return min(found, default=None)
+
+
+def _could_be(path: str, value, name: str) -> bool:
+  many = "[]" in path
+  if path.endswith("[0]") or path.endswith("[1]"):
+    return name == ("response_a" if path.endswith("[0]") else "response_b")
+  if name == "winner":
+    return isinstance(value, (str, int, float))
+  if name == "label":
+    return key(value) in KTO_LABELS
+  if name == "score":
+    return type(value) in (int, float)
+  if name == "prompt" and is_system(path):
+    return False
+  if name not in ("scores", "ranks", "labels", "completions"):
+    return not many and (_is_said(value) or (isinstance(value, str) and bool(value.strip())))
+  values, wanted = [value] if many else value, (str, dict) if name == "completions" else (int, float)
+  return isinstance(values, list) and bool(values) and all(isinstance(one, wanted) for one in values)
+
+
+def _is_said(value) -> bool:
+  return are_messages(value) or are_messages([value])
+
+
+def conversion(name: str, row: Row) -> str:
+  """Three lines of Python that write pairs."""
+  paths = [path.split(".") for path, value in _leaves(row) if isinstance(value, str) and "[" not in path]
+  columns = zip(("prompt", "chosen", "rejected"), [*paths, *[["..."]] * 3], strict=False)
+  fields = ", ".join(f"{to!r}: row{''.join(f'[{part!r}]' for part in path)}" for to, path in columns)
+  kind = suffix(Path(name)).removeprefix(".")
+  loader = f"{'parquet' if kind == 'parquet' else 'json'!r}, data_files=" if kind else ""
+  module, read = "datasets", f"load_dataset({loader}{name!r}, split='train')"
+  if kind in ("csv", "tsv"):
+    signs = {"csv": ",", "tsv": "\t"}
+    module, read = (
+      "pandas",
+      f"read_csv({name!r}, sep={signs[kind]!r}, dtype=str, keep_default_na=False).to_dict('records')",
+    )
+  return (
+    f"or convert them, with the right columns in these three places:\n  import {module}, json\n  rows = {module}.{read}\n"
+    f"  open('pairs.jsonl', 'w').writelines(json.dumps({{{fields}}}) + '\\n' for row in rows)"
+  )

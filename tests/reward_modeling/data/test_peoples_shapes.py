@@ -1,0 +1,339 @@
+"""Shapes that people have on the hub and in spreadsheets: each is read as a person reads it, or refused with what to do."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from conftest import assistant, user, write_jsonl
+from reward_modeling.data.audit import audit
+from reward_modeling.data.formats import ANYTHING
+from reward_modeling.data.reading import load
+from reward_modeling.data.records import Comparison, comparisons
+from reward_modeling.errors import DataError
+from reward_modeling.training.data import Data
+
+
+@pytest.fixture
+def read(tmp_path):
+  return lambda *rows, **how: load([str(write_jsonl(tmp_path / "rows.jsonl", rows))], **{"tiers": ANYTHING} | how)
+
+
+def system(text):
+  return {"role": "system", "content": text}
+
+
+def said(messages):
+  return [(message["role"][0], message["content"]) for message in messages]
+
+
+def pair_of(records):
+  (pair,) = comparisons(records)
+  return said(pair.prompt), said(pair.chosen), said(pair.rejected)
+
+
+ONE_TURN = ([("u", "Q")], [("a", "A")], [("a", "B")])
+TWO_TURNS = ([("u", "P"), ("a", "R"), ("u", "Q")], [("a", "A")], [("a", "B")])
+WITH_SYSTEM = ([("s", "S"), ("u", "Q")], [("a", "A")], [("a", "B")])
+WHOLE = {"chosen": [user("Q"), assistant("A")], "rejected": [user("Q"), assistant("B")]}
+SIDES = {"chosen": "A", "rejected": "B"}
+
+
+@pytest.mark.parametrize(
+  ("row", "expected"),
+  [
+    ({"instruction": "Q", **WHOLE}, ONE_TURN),  # Magpie
+    ({"system": "S", "instruction": "Q", **WHOLE}, WITH_SYSTEM),
+    ({"conversations": [user("Q")], **WHOLE}, ONE_TURN),
+    ({"messages": WHOLE["chosen"], **WHOLE}, ONE_TURN),
+    ({"prompt": [system("S"), user("Q")], **WHOLE}, WITH_SYSTEM),
+    ({"prompt": [user("Q")]} | {name: [system("S"), *side] for name, side in WHOLE.items()}, WITH_SYSTEM),
+  ],
+)
+def test_answers_that_are_whole_conversations_do_not_repeat_the_prompt(read, row, expected):
+  assert pair_of(read(row)) == expected
+
+
+def turns_of(who, what, user_is="user", assistant_is="assistant"):
+  names = (user_is, assistant_is, user_is)
+  return [{who: name, what: text} for name, text in zip(names, ("P", "R", "Q"), strict=True)]
+
+
+@pytest.mark.parametrize(
+  "turns",
+  [
+    turns_of("speaker", "said"),
+    turns_of("author", "text", "human", "bot"),
+    turns_of("from", "body", "User", "Assistant"),
+    turns_of("sender", "message", "human", "ai"),
+    turns_of("who", "utterance"),
+    turns_of("role", "text"),
+    turns_of("type", "content", "human", "ai"),
+    [turn | {"parts": [{"text": turn.pop("text")}]} for turn in turns_of("role", "text", "user", "model")],  # Gemini
+    [{"human": "P", "assistant": "R"}, {"human": "Q", "assistant": None}],
+    [{"input": "P", "output": "R"}, {"input": "Q", "output": ""}],
+    json.dumps(turns_of("speaker", "said")),
+  ],
+)
+@pytest.mark.parametrize("column", ["prompt", "dialogue"])
+def test_turns_under_other_names(read, column, turns):
+  assert pair_of(read({column: turns, **SIDES})) == TWO_TURNS
+
+
+def test_a_prompt_of_a_system_and_a_user_text(read):
+  assert pair_of(read({"prompt": {"user": "Q", "system": "S"}, **SIDES})) == WITH_SYSTEM
+
+
+def test_answers_under_other_names(read):
+  answer = lambda text: [{"speaker": "bot", "utterance": text}]  # noqa: E731
+  assert pair_of(read({"prompt": "Q", "chosen": answer("A"), "rejected": json.dumps(answer("B"))})) == ONE_TURN
+
+
+def test_speakers_without_a_role_are_named(read):
+  with pytest.raises(DataError, match="a message whose who is Alice"):
+    read({"dialogue": turns_of("who", "utterance", "Alice", "Bob"), **SIDES})
+
+
+def test_history_of_turns_before_an_instruction(read):
+  row = {"history": [{"human": "P", "assistant": "R"}], "instruction": "Q", **SIDES}
+  assert pair_of(read(row)) == TWO_TURNS
+
+
+AB = {"prompt": "Q", "response_a": "A", "response_b": "B"}
+
+
+def test_winners_that_are_names_of_models_are_shown_as_these(read):
+  names = {"model_a": "gpt", "model_b": "llama"}
+  rows = [AB | names | {"winner": "gpt"}, AB | names | {"winner": "neither"}, AB | names | {"winner": "llama"}]
+  records = read(*rows)
+  assert records.winner_values == {"gpt=a": 1, "neither=tie": 1, "llama=b": 1}
+  assert [said(pair.chosen) for pair in comparisons(records)] == [[("a", "A")], [("a", "B")]]
+  swapped = [AB | {"model_a": "llama", "model_b": "gpt", "winner": "gpt"}]
+  assert read(*swapped, *rows).winner_values == {"gpt=b": 1, "gpt=a": 1, "neither=tie": 1, "llama=b": 1}
+
+
+@pytest.mark.parametrize("word", ["inconclusive", "无", "tie (all bad)"])
+def test_an_unknown_word_for_a_tie_suggests_the_line_that_says_so(read, word):
+  rows = AB | {"winner": "A is better"}, AB | {"winner": word}
+  with pytest.raises(DataError) as caught:
+    read(*rows)
+  assert f"--winner_values '{word}=tie'" in caught.value.message
+  records = read(*rows, winner_values={word: "tie"})
+  assert records.set_aside == {"tie": 1} and len(records.rows) == 1
+
+
+def test_a_column_named_in_words_may_be_the_winner(read):
+  names = {"prompt": "question", "response_a": "answer_1", "response_b": "answer_2", "winner": "preferred"}
+  row = {"question": "Q", "answer_1": "B", "answer_2": "A", "preferred": "Answer 2"}
+  assert pair_of(read(row, columns=names)) == ONE_TURN
+
+
+STEPS = {"prompt": "Q", "steps": ["x", "y", "z"]}
+
+
+@pytest.mark.parametrize(
+  ("labels", "expected"),
+  [
+    ([1, -1, -1], [1, 0, 0]),  # VersaPRM
+    (["+", "-"], [1, 0, None]),
+    (["correct", "Incorrect", None], [1, 0, None]),
+    ([1, 1, -1], [1, 1, 0]),
+    (["1", "0", "1"], [1, 0, 1]),
+  ],
+)
+def test_labels_of_steps(read, labels, expected):
+  (row,) = read(STEPS | {"labels": labels}).rows
+  assert row.labels == expected
+
+
+def test_a_zero_beside_minus_one_is_asked_about(read):
+  with pytest.raises(DataError, match="--neutral says what that means"):
+    read(STEPS | {"labels": [1, 0, -1]})
+
+
+@pytest.mark.parametrize("column", ["label", "first_error_step", "error_step"])
+def test_a_first_error_that_may_be_counted_from_1_is_asked_about(read, column):
+  rows = [STEPS | {column: place} for place in (3, 1, -1)]
+  with pytest.raises(DataError) as caught:
+    read(*rows)
+  assert "first_error_from_1" in caught.value.hint and "processbench" in caught.value.hint
+  labels = [row.labels for row in read(*rows, format="first_error_from_1").rows]
+  assert labels == [[1, 1, 0], [0, None, None], [1, 1, 1]]
+
+
+def test_a_first_error_that_is_never_in_the_first_step_of_many_rows(read):
+  rows = [STEPS | {"label": place} for place in (1, 2) * 10]
+  with pytest.raises(DataError, match="never 0"):
+    read(*rows)
+  assert read(*rows[:19]).format == read(*rows, STEPS | {"label": 0}).format == "processbench"
+  assert read(*rows, format="processbench").rows[0].labels == [1, 0, None]
+
+
+def test_a_null_place_means_no_error_and_a_null_label_none_at_all(read):
+  assert read(STEPS | {"first_error_step": None}, STEPS | {"first_error_step": 0.0}).rows[0].labels == [1, 1, 1]
+  assert read(STEPS | {"label": None}, STEPS | {"label": 0}).set_aside == {"unlabeled": 1}
+
+
+def test_places_beyond_the_steps_are_refused(read):
+  with pytest.raises(DataError, match="counted from 1"):
+    read(STEPS | {"label": 4}, format="first_error_from_1")
+
+
+def test_steps_that_both_answers_begin_with_belong_to_them(read):
+  row = {"prompt": "Q", "initial_reason_steps": "x\n", "chosen": "A", "rejected": "B", "full_chosen": "x\nA"}
+  assert pair_of(read(row)) == ([("u", "Q")], [("a", "x\nA")], [("a", "x\nB")])
+
+
+@pytest.mark.parametrize("name", ["sys", "system_message", "systemInstruction", "retrieved_context", "pair_images"])
+def test_input_under_other_names_is_not_lost(read, name):
+  with pytest.raises(DataError, match="could be part of the input") as caught:
+    read({"prompt": "Q", name: "S", **SIDES})
+  assert f"--columns {name}=" in caught.value.hint
+  assert ("only text" in caught.value.hint) == ("image" in name)
+  assert pair_of(read({"prompt": "Q", name: "S", **SIDES}, columns={"system": name})) == WITH_SYSTEM
+
+
+@pytest.mark.parametrize(("good", "bad"), [(1, 0), (True, False), ("chosen", "rejected"), ("Up", "DOWN"), ("1", "0")])
+def test_labels_of_single_answers(read, good, bad):
+  rows = [{"prompt": "Q", "response": text, "label": label} for text, label in (("A", good), ("B", bad))]
+  records = read(*rows, format="kto")
+  assert [row.scores for row in records.rows] == [[1.0], [0.0]]
+  assert read(*rows).format == ("completion" if good in (1, "1") and good is not True else "kto")
+
+
+@pytest.mark.parametrize("label", ["maybe", "yes", 2])  # yes: is it toxic?
+def test_a_label_that_says_nothing_is_refused(read, label):
+  with pytest.raises(DataError, match="`label` is"):
+    read({"prompt": "Q", "completion": "A", "label": label}, format="kto")
+
+
+def test_a_better_conversation_and_a_worse_answer(read):
+  assert pair_of(read({"messages": [user("Q"), assistant("A")], "rejected": "B"})) == ONE_TURN
+
+
+def test_two_answers_with_scores_each(read):
+  row = {"instruction": "Q", "output_a": "B", "output_b": "A", "score_a": "1", "score_b": 5}
+  assert read(row).rows[0].scores == [1.0, 5.0] and pair_of(read(row)) == ONE_TURN
+  both = row | {"preference": "b"}  # the column that says so counts
+  assert read({"prompt": "Q"} | {name: both[name] for name in both if name != "instruction"}).format == "pairwise"
+
+
+def test_ranks_in_columns(read):
+  row = {"prompt": "Q"} | {f"answer_{n}": text for n, text in enumerate("BAC", 1)}
+  records = read(row | {"rank_1": 2, "rank_2": 1, "rank_3": 3})
+  assert records.format == "ranks" and records.rows[0].scores == [-2, -1, -3]
+
+
+def test_conversations_a_and_b_under_other_names(read):
+  sides = {"messages_a": [user("Q"), assistant("B")], "messages_b": [user("Q"), assistant("A")]}
+  assert pair_of(read(sides | {"winner": "model_b"})) == ONE_TURN
+
+
+@pytest.mark.parametrize(
+  ("row", "hint"),
+  [
+    (
+      {"prompt": "Q", "responses": ["B", "A"], "chosen": 1},
+      "prompt=prompt,response_a=responses[0],response_b=responses[1],winner=chosen",
+    ),
+    ({"prompt": "Q", "response": "A", "is_safe": True}, "--format kto"),
+    ({"prompt": "Q", "completion": "A", "label": 1}, "--format kto"),
+    ({"prompt": "Q", "responses": ["A", "B", "C"], "best": 0}, "if these say which is better: best"),
+    ({"prompt": "Q", "pairs": [{"a": 1}]}, "if these say which is better: pairs"),
+  ],
+)
+def test_labels_that_are_not_read_are_told(read, capsys, row, hint):
+  assert read(row).format in ("completion", "completions", "prompt")
+  assert hint in " ".join(capsys.readouterr().err.split())
+
+
+def test_gemini_rows_get_the_line_that_reads_them(read):
+  said = lambda text: {"role": "model", "parts": [{"text": text}]}  # noqa: E731
+  asked = [{"role": "user", "parts": [{"text": "Q"}]}]
+  row = {
+    "contents": asked,
+    "completions": [{"score": 0, "completion": said("B")}, {"score": 1, "completion": said("A")}],
+  }
+  with pytest.raises(DataError) as caught:
+    read(row)
+  line = caught.value.hint.split("--columns '")[1].split("'")[0]
+  assert pair_of(read(row, columns=dict(pair.split("=") for pair in line.split(",")))) == ONE_TURN
+
+
+def test_a_suggestion_never_puts_the_prompt_aside(read):
+  with pytest.raises(DataError) as caught:
+    read({"prompt": "Q", "context": "C", **SIDES, "extra_context": "D"})
+  assert "prompt=context" not in caught.value.hint and "prompt=extra" not in caught.value.hint
+
+
+BODY = 'Q,"A; ""x""",B\nP,A,B\n'
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    "sep=,\r\nprompt,chosen,rejected\n" + BODY,
+    "\ufeffsep=;\nprompt;chosen;rejected\n" + BODY.replace("A; ", "A@ ").replace(",", ";").replace("@", ";"),
+    "prompt,chosen,rejected,,\n" + BODY.replace("B\n", "B,,\n"),
+    "prompt, chosen, rejected\n" + BODY.replace(",", ", "),
+    "prompt|chosen|rejected\n" + BODY.replace(",", "|"),
+    "prompt,chosen,rejected\n" + BODY + ",,\n\n,,\n",
+  ],
+)
+def test_csv_files_of_spreadsheets(tmp_path, text):
+  path = tmp_path / "rows.csv"
+  path.write_text(text, encoding="utf-8")
+  pairs = comparisons(load(str(path), tiers=ANYTHING))
+  assert [(said(one.prompt), said(one.chosen), said(one.rejected)) for one in pairs] == [
+    ([("u", "Q")], [("a", 'A; "x"')], [("a", "B")]),
+    ([("u", "P")], [("a", "A")], [("a", "B")]),
+  ]
+
+
+def test_a_csv_file_in_another_encoding_says_so(tmp_path):
+  path = tmp_path / "rows.csv"
+  path.write_bytes("prompt,chosen,rejected\ncaf\u00e9,A,B\n".encode("cp1252"))
+  with pytest.raises(DataError) as caught:
+    load(str(path))
+  assert caught.value.hint == "save the file as UTF-8"
+
+
+def test_rows_by_their_names(tmp_path):
+  path = tmp_path / "rows.json"
+  path.write_text(json.dumps({name: {"prompt": name, **SIDES} for name in ("x1", "x2")}))
+  assert [said(row.prompt) for row in load(str(path)).rows] == [[("u", "x1")], [("u", "x2")]]
+
+
+@pytest.mark.parametrize(
+  ("text", "check"),
+  [("It&#39;s &quot;A&quot;", "encoding"), ("a &amp;lt; b", "encoding"), ("assistant: A", "leaked_turn")],
+)
+def test_left_overs_of_other_programs_are_found(read, text, check):
+  found = {finding.check for finding in audit(comparisons(read({"prompt": "Q", "chosen": text, "rejected": "B"})))}
+  assert check in found
+
+
+def test_rows_of_empty_cells_are_counted(tmp_path):
+  path = tmp_path / "rows.csv"
+  path.write_text("prompt,chosen,rejected\nQ,A,B\n,,\n,,\n")
+  records = load(str(path))
+  assert len(records.rows) == 1 and records.set_aside == {"row of empty cells": 2}
+  assert [row.origin.row for row in records.rows] == [1]
+
+
+def test_a_copy_without_suggestions_says_what_it_can(read, monkeypatch):
+  monkeypatch.setitem(sys.modules, "reward_modeling.data.suggestions", None)
+  monkeypatch.delattr("reward_modeling.data.suggestions", raising=False)
+  with pytest.raises(DataError, match="no format has the columns bar, foo") as caught:
+    read({"foo": "Q", "bar": "A"})
+  assert "--columns prompt=A,chosen=B,rejected=C" in caught.value.hint
+  assert read({"prompt": "Q", "completion": "A", "label": 1}).format == "completion"
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.1, True), (0.5, False)])
+def test_few_held_out_rows_are_warned_of(capsys, share, told):
+  rows = [Comparison([user(str(i))], [assistant("A")], [assistant("B")]) for i in range(100)]
+  data = Data("pairs", rows, [], "explicit", {}, []).split(SimpleNamespace(val_set_size=share, seed=42))
+  assert (len(data.held_out) < 20) == told
+  assert ("says little" in capsys.readouterr().err) == told
