@@ -99,8 +99,7 @@ class GRPORun(TrainerCallback):
     return self.settings.config_class().max_completion_length
 
   def prepare(self) -> None:
-    if self.fields:  # what the trainer refuses is refused before data is read
-      self._configure(self.fields, parameters=0)
+    self._configure(self.fields, parameters=0)  # what the trainer refuses is refused before data is read
 
   def configure(self, policy: Policy, length: int) -> None:
     fields = {**self.fields, "max_completion_length": length}
@@ -128,6 +127,7 @@ class GRPORun(TrainerCallback):
       config = settings.config_class()(**fixed, **{**defaults, **fields, **precision(fields)})
     except (ValueError, TypeError) as error:
       raise UsageError(f"the trainer refuses these settings: {error}") from error
+    configuration.check_whole(config)
     if self.in_steps and config.multi_objective_aggregation != "sum_then_normalize":
       raise UsageError(f"--step_rewards is not for --multi_objective_aggregation {config.multi_objective_aggregation}")
     notes = [f"{name} {value} ({WHY})" for name, value in own.items() if name not in fields]
@@ -244,8 +244,8 @@ class GRPORun(TrainerCallback):
   def on_pre_optimizer_step(
     self, args: TrainingArguments, state: TrainerState, *_: object, model: torch.nn.Module, **__: object
   ) -> None:
-    if args.fp16:  # its scaler meets infinite gradients as a rule, and skips the step
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]  # DeepSpeed shows none
+    if args.fp16 or not gradients:  # the scaler of fp16 meets infinite gradients as a rule, and skips the step
       return
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
     if not torch.stack([gradient.sum() for gradient in gradients]).isfinite().all():
       raise loop.not_finite("a gradient is NaN or infinite", state.global_step + 1)

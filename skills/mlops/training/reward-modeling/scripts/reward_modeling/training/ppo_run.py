@@ -20,6 +20,7 @@ from ..results import to_json
 from ..terminal import log, warn
 from . import resuming
 from .actor_critic import actor_critic
+from .configuration import check_whole
 from .policy import Policy
 from .ppo import PPO
 from .prompts import Prompt
@@ -56,6 +57,7 @@ class PPORun:
 
   def prepare(self) -> None:
     """Device, precision, processes and trackers: fp32 on a CPU unless asked, bf16 autocast on a GPU that has it."""
+    check_whole(None)
     settings, hardware = self.settings, precision({"bf16": self.settings.bf16})
     warnings.filterwarnings("ignore", message="`log_with=")  # said below, in our words
     try:

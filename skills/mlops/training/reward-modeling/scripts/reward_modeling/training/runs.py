@@ -52,8 +52,7 @@ def train(kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, obj
 
     return estimate(kind, settings)
   (output_dir, resume), report = settings.begin(*settings.inputs), _report(kind, settings)
-  if fields:  # what the trainer refuses is refused before data is read
-    _config(kind, settings, fields, 0, settings.has_evaluation)
+  _config(kind, settings, fields, 0, settings.has_evaluation)  # what the trainer refuses is refused before data is read
   data = kind.read(settings)
   if kind.model is OUTCOME:
     kind = kind.prepared(data, settings.model_name_or_path)
