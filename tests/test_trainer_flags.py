@@ -94,6 +94,44 @@ def test_the_batch_that_fits_is_the_one_that_is_told(tiny, toy_file, tmp_path, m
   assert done.json["training"]["per_device_train_batch_size"] == 2
 
 
+# ---- what a run will take ----
+
+
+@pytest.mark.parametrize(
+  ("script", "more"),
+  [
+    ("grpo.py", ("--max_steps", -1, "--num_iterations", 2, "--gradient_accumulation_steps", 2)),
+    ("grpo.py", ("--max_steps", -1, "--num_train_epochs", 1.5, "--steps_per_generation", 2)),
+    ("ppo.py", ("--num_mini_batches", 2, "--num_ppo_epochs", 3)),
+  ],
+)
+def test_a_dry_run_counts_the_steps_and_answers_of_the_run(script, more, tiny, prompts, tmp_path):
+  words = [*policy_words(script, tiny, prompts, tmp_path / "out"), *more]
+  planned, done = run_main(script, *words, "--dry_run"), run_main(script, *words)
+  assert (planned.returncode, done.returncode) == (0, 0), planned.stderr + done.stderr
+  log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+  if script == "grpo.py":
+    assert planned.json["optimizer_steps"] == done.json["steps"]
+    written = 16 * sum("reward" in entry for entry in log)
+  else:
+    assert planned.json["optimizer_steps"] == 6 * done.json["updates"]
+    written = log[-1]["episode"]
+  assert planned.json["answers"] == written and planned.json["answer_tokens"] == 4 * written
+
+
+def test_a_dry_run_of_training_counts_the_tokens_of_an_epoch(tiny, tmp_path):
+  """Of each side, whole."""
+  rows = [{**toy_pairs(1)[0], "id": str(i)} for i in range(8)]
+  data = write_jsonl(tmp_path / "rows.jsonl", rows)
+  done = train(tiny, data, tmp_path / "out", "--dry_run", "--audit", "warn")
+  assert done.returncode == 0, done.stderr
+  tokenizer = transformers.AutoTokenizer.from_pretrained(tiny("qwen2"))
+  sides = [
+    tokenizer.apply_chat_template(rows[0]["prompt"] + rows[0][side], tokenize=False) for side in ("chosen", "rejected")
+  ]
+  assert done.json["settings"]["tokens_per_epoch"] == 8 * sum(len(tokenizer(text)["input_ids"]) for text in sides)
+
+
 # ---- launchers ----
 
 

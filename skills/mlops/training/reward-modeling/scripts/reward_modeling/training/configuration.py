@@ -14,6 +14,7 @@ from ..settings import EVALUATE_ON
 from .settings import LoraSettings, Settings
 
 if TYPE_CHECKING:
+  from datasets import Dataset
   from peft import LoraConfig
   from transformers import TrainingArguments
 
@@ -111,6 +112,13 @@ def check_whole(config: TrainingArguments | None, *, may_shard: bool = False) ->
   raise UsageError(f"{found} is not for this run, which needs the whole model in each process", hint=hint)
 
 
+def tokens_of(rows: Dataset) -> list[int]:
+  """Of each row of training; one that two of its sequences share counts twice."""
+  if "sequences" in rows.column_names:
+    return [sum(map(len, sequences)) for sequences in rows["sequences"]]
+  return [*map(len, rows["input_ids"])]
+
+
 def config_summary(
   config: TrainingArguments, given: Mapping[str, object], more: tuple[str, ...] = ()
 ) -> dict[str, object]:
@@ -123,11 +131,13 @@ def planned(
   config: TrainingArguments,
   given: Mapping[str, object],
   renderer: Renderer,
-  rows: int,
+  rows: Dataset,
   lora: LoraConfig | None,
 ) -> dict[str, object]:
   batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
-  steps = config.max_steps if config.max_steps > 0 else math.ceil(math.ceil(rows / batch) * config.num_train_epochs)
+  steps = (
+    config.max_steps if config.max_steps > 0 else math.ceil(math.ceil(len(rows) / batch) * config.num_train_epochs)
+  )
   return {
     "model_name_or_path": settings.model_name_or_path,
     "max_length": renderer.max_length,
@@ -135,6 +145,7 @@ def planned(
     "val_set_size": settings.val_set_size,
     **config_summary(config, given, PLANNED),
     "optimizer_steps": steps,
+    "tokens_per_epoch": sum(tokens_of(rows)),
     "lora": lora and lora_summary(lora),
   }
 

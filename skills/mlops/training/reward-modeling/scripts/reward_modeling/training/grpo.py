@@ -184,6 +184,16 @@ class GRPORun(TrainerCallback):
       f"{config.world_size} process(es)"
     )
 
+  def extent(self) -> tuple[int, int]:
+    """(optimizer steps, answers), as the trainer counts them: an epoch leaves out prompts that fill no generation."""
+    config, accumulated = self.config, self.config.gradient_accumulation_steps
+    between = config.steps_per_generation * config.num_iterations
+    batches = len(self.prompts) // (config.generation_batch_size // config.num_generations) * between
+    steps = (
+      config.max_steps if config.max_steps > 0 else math.ceil(config.num_train_epochs * -(-batches // accumulated))
+    )
+    return steps, -(-steps * accumulated // between) * config.generation_batch_size
+
   def identity(self) -> dict[str, str]:
     lora = self.lora
     return {

@@ -120,8 +120,7 @@ def _with_lengths(dataset: Dataset, arguments: Arguments) -> Dataset:
   """The tokens of each row, of which the trainer takes those of `input_ids` alone."""
   if arguments.train_sampling_strategy in ("random", "sequential") or "sequences" not in dataset.column_names:
     return dataset
-  tokens = [sum(map(len, sequences)) for sequences in dataset["sequences"]]
-  return dataset.add_column(arguments.length_column_name, tokens)
+  return dataset.add_column(arguments.length_column_name, configuration.tokens_of(dataset))
 
 
 def run(trainer: Trainer, resume: str | None) -> tuple[torch.nn.Module, dict[str, Any]]:

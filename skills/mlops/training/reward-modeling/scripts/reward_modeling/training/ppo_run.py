@@ -104,6 +104,10 @@ class PPORun:
       f"value model: {settings.value_model}"
     )
 
+  def extent(self) -> tuple[int, int]:
+    course, updates = self.ppo.settings, self.ppo.updates
+    return updates * course.num_ppo_epochs * course.num_mini_batches, updates * self.ppo.batch_size
+
   def identity(self) -> dict[str, str]:
     named = asdict(self.ppo.settings) | {
       "batch_size": self.ppo.batch_size,

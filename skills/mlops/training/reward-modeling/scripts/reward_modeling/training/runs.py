@@ -79,7 +79,7 @@ def train(kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, obj
   head = None if kind.task_type == "CAUSAL_LM" else head_name(loaded.model)
   lora = configuration.lora_of(settings, kind.task_type, head)
   if settings.dry_run:
-    planned = configuration.planned(settings, config, fields, renderer, len(rows.dataset), lora)
+    planned = configuration.planned(settings, config, fields, renderer, rows.dataset, lora)
     planned |= kind.loss | ({"folds": kind.folds, "models_trained": kind.folds + 1} if kind.folds else {})
     return PlannedModel(**result, dry_run=True, settings=planned)
   validation = None
