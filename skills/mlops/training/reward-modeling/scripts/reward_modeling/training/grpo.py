@@ -125,6 +125,8 @@ class GRPORun(TrainerCallback):
     fixed = {"output_dir": settings.output_dir, "seed": settings.seed, "remove_unused_columns": False}
     try:
       config = settings.config_class()(**fixed, **{**defaults, **fields, **precision(fields)})
+      if config.temperature <= 0:
+        raise ValueError("temperature is a number above 0")
     except (ValueError, TypeError) as error:
       raise UsageError(f"the trainer refuses these settings: {error}") from error
     configuration.check_whole(config)
@@ -174,6 +176,8 @@ class GRPORun(TrainerCallback):
       )
     except (ValueError, TypeError) as error:
       raise ModelError(f"the policy cannot be trained: {error}") from error
+    if reference := self.trainer.ref_model:  # read again from the folder of an adapter's base
+      self.trainer.accelerator.unwrap_model(reference).load_state_dict(policy.model.state_dict())
     self.trainer.add_callback(self)
     fields = {name: getattr(config, name) for name in IDENTITY if hasattr(config, name)}
     self.told = {"algorithm": algorithm, "settings": fields}
