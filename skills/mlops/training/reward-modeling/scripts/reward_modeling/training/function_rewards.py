@@ -32,7 +32,7 @@ def function_of(spec: str) -> Callable[..., Returned]:
   return own.get(spec) or load_function(spec)
 
 
-def check_columns(name: str, function: Callable[..., Returned], columns: Iterable[str]) -> None:
+def refuse_lacking(name: str, function: Callable[..., Returned], columns: Iterable[str]) -> None:
   """Before anything is trained. Raises DataError for columns that the data lacks."""
   parameters, given = inspect.signature(function).parameters.values(), {*GIVEN, *columns}
   takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters)  # another is told at its first call

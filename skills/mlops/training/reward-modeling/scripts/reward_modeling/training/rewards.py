@@ -18,7 +18,7 @@ from ..process import ProcessRewardModel
 from ..rendering import Conversation
 from ..step_rendering import steps_and_ends
 from ..terminal import warn
-from .function_rewards import call, check_columns, function_of
+from .function_rewards import call, function_of, refuse_lacking
 from .policy import Policy
 from .prompts import Prompt
 from .settings import RewardSettings
@@ -56,7 +56,7 @@ class PolicyRewards:
     specs = settings.reward_functions or []
     self.functions = dict(zip(unique_names(specs, "reward function"), map(function_of, specs), strict=True))
     for name, function in self.functions.items():
-      check_columns(name, function, self.columns)
+      refuse_lacking(name, function, self.columns)
     self.models = settings.reward_model_path and Rewards.from_pretrained(
       settings.reward_model_path,
       weights=settings.reward_weights,
