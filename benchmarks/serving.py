@@ -1,14 +1,15 @@
 """serve.py under load on this machine, each reward compared with scoring offline.
 
     OMP_NUM_THREADS=1 uv run python benchmarks/serving.py
-    OMP_NUM_THREADS=1 uv run python benchmarks/serving.py --requests 2000 --rounds 4
+    OMP_NUM_THREADS=1 uv run python benchmarks/serving.py --requests 1500 --rounds 3 --batches 12
     OMP_NUM_THREADS=1 uv run python benchmarks/serving.py --hidden 32 --layers 1 --batches 0
 
 A Qwen2 (1.6M parameters unless told) with random fp32 weights. 64 clients, each on a connection of its own, send requests of mixed shapes
 (1 to 16 completions of one prompt, all routes) as fast as they are answered, in rounds; after each round the same rows are
 scored offline in this process, in one call. The ratio of the two is the median over the rounds, with its range. Then requests
 come at random at half the rate that was reached, for the percentiles. Last, best of 16 with 300-token prompts against a
-FastAPI server around transformers' text-classification pipeline (16 texts a batch), in turns.
+FastAPI server around transformers' text-classification pipeline (16 texts a batch), in turns. That server has PyTorch's default
+number of threads, as people start it, whatever OMP_NUM_THREADS gives this one; --plain_threads N gives it N.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import argparse
 import asyncio
 import atexit
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -179,10 +181,10 @@ async def open_loop(port: int, asked: list[Asked], rate: float) -> list[float]:
   return took
 
 
-def started(command: list, port: int) -> subprocess.Popen:
+def started(command: list, port: int, env: dict[str, str] | None = None) -> subprocess.Popen:
   import socket
 
-  process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+  process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env)
   atexit.register(process.kill)
   while process.poll() is None:
     with socket.socket() as tried:
@@ -222,6 +224,7 @@ def main() -> None:
   parser.add_argument("--requests", type=int, default=20_000)
   parser.add_argument("--rounds", type=int, default=10)
   parser.add_argument("--batches", type=int, default=32, help="requests of best of 16, to each server")
+  parser.add_argument("--plain_threads", type=int, help="of the plain server (PyTorch's default)")
   parser.add_argument("--hidden", type=int, default=192)
   parser.add_argument("--layers", type=int, default=4)
   flags = parser.parse_args()
@@ -236,7 +239,11 @@ def main() -> None:
     server = started(
       [sys.executable, REPOSITORY / "scripts/serve.py", "--model_name_or_path", folder, "--port", port], port
     )
-    plain = started([sys.executable, "-c", PIPELINE, folder, other], other)
+    variables = {
+      name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    }
+    variables |= {"OMP_NUM_THREADS": str(flags.plain_threads)} if flags.plain_threads else {}
+    plain = started([sys.executable, "-c", PIPELINE, folder, other], other, variables)
     ratios, served, worst, completions = [], 0.0, 0.0, 0
     for _ in range(flags.rounds):
       asked = [mixed(rng) for _ in range(flags.requests // flags.rounds)]
@@ -256,15 +263,16 @@ def main() -> None:
     p50, p99 = (1000 * took[int(share * len(took))] for share in (0.5, 0.99))
     print(f"at half that rate: p50 {p50:.0f} ms, p99 {p99:.0f} ms")
     times = []
-    for _ in range(4 if flags.batches else 0):
-      asked = [best_of_16(rng) for _ in range(flags.batches // 4)]
+    for _ in range(flags.rounds if flags.batches else 0):
+      asked = [best_of_16(rng) for _ in range(max(1, flags.batches // flags.rounds))]
       ours, answers = asyncio.run(closed_loop(port, asked, 8))
       theirs, plainly = asyncio.run(closed_loop(other, asked, 8))
       expected = [reward for answer in plainly for reward in rewards_in("/classify", json.loads(answer))]
       assert check(asked, answers, expected) < TOLERANCE
       times.append(theirs / ours)
     if times:
-      print(f"best of 16 with 300-token prompts: {spread(times)} times FastAPI around a pipeline")
+      threads = flags.plain_threads or "PyTorch's default number of"
+      print(f"best of 16 with 300-token prompts: {spread(times)} times FastAPI around a pipeline, {threads} threads")
     plain.kill()
     server.terminate()
     told = json.loads(server.communicate()[0])

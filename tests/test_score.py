@@ -324,6 +324,12 @@ def test_best_of_completions_that_a_policy_writes(toy_model, tiny, tmp_path):
   written = write_jsonl(tmp_path / "written.jsonl", rows)
   given = run_main("score.py", "--model_name_or_path", toy_model[0], "--input", written).json["rows"]
   assert [row["reward"] for row in given] == pytest.approx([row["reward"] for row in more["rows"]], abs=1e-5)
+  kept = run_main("score.py", *flags, "--best_of", 6, "--seed", 3, "--rank").json["rows"]
+  for best, every in zip(more["rows"], kept, strict=True):
+    assert sorted(every["order"]) == [*range(6)] and every["rewards"] == sorted(every["rewards"], reverse=True)
+    assert len(every["finished"]) == len(every["completions"]) == 6
+    first = {"finished": every["finished"][0], "completion": every["completions"][0], "reward": every["rewards"][0]}
+    assert {**first, "index": every["order"][0]} == {name: best[name] for name in (*first, "index")}
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,61 @@ def test_whatever_is_asked_at_the_same_time_each_gets_its_own_rewards(served, mo
   assert served.service.counts()["completions"] - before == sum(len(pairs) for _, _, pairs in asked)
 
 
+@pytest.mark.parametrize("api", ["vllm", "sglang", "tei", "infinity", "openrlhf", "ours"])
+def test_clients_of_other_servers_get_the_same_rewards(api, served, toy_model, toy_file):
+  """As score.py asks such servers, and as the programs do that check_server knows."""
+  url = "http://{}:{}".format(*served.address)
+  named = ("--model_name_or_path", toy_model[0])
+  asked = run_main("score.py", "--server", url, "--api", api, *(named if api != "ours" else ()), "--input", toy_file)
+  direct = run_main("score.py", *named, "--input", toy_file)
+  assert asked.returncode == direct.returncode == 0, asked.stderr
+  for one, other in zip(asked.json["rows"], direct.json["rows"], strict=True):
+    assert one["rewards"] == pytest.approx(other["rewards"], abs=1e-5)
+  if api != "ours":
+    checked = run_main("score.py", "--check_server", url, "--api", api, *named)
+    assert checked.returncode == 0 and all(one["equal"] for one in checked.json["findings"]), checked.stderr
+
+
+def test_pairs_and_predictions_as_vllm_sglang_and_tei_answer_them(served):
+  yes, no = served.rewards("hello", "thank you", "no")
+  text = TURNS.format("hello", "no")
+  about = pytest.approx([yes, no], abs=1e-5)
+
+  def posted(route, **body):
+    answer = served.post(route, json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+  for names in (("text_1", "text_2"), ("queries", "documents"), ("data_1", "data_2"), ("queries", "items")):
+    for before in ("hello", ["hello"], ["hello", "hello"]):
+      found = posted("/v1/score", **dict(zip(names, (before, ["thank you", "no"]), strict=True)))["data"]
+      assert [one["score"] for one in found] == about and [one["index"] for one in found] == [0, 1]
+  assert posted("/classify", text=text)["embedding"] == pytest.approx([no], abs=1e-5)
+  assert posted("/v1/classify", input=text)["data"][0]["probs"] == pytest.approx([no], abs=1e-5)
+  assert posted("/predict", inputs=text, raw_scores=True)[0]["score"] == pytest.approx(no, abs=1e-5)
+  assert posted("/predict", inputs=[[text]], raw_scores=True)[0][0]["score"] == pytest.approx(no, abs=1e-5)
+  found = posted("/rerank", query="hello", texts=["thank you", "no"], raw_scores=True, return_text=True)
+  assert {one["text"]: one["score"] for one in found} == pytest.approx({"thank you": yes, "no": no}, abs=1e-5)
+  assert [one["score"] for one in found] == sorted((one["score"] for one in found), reverse=True)
+
+
+def test_what_would_be_squashed_elsewhere_or_mean_a_pair_is_refused(served):
+  text = TURNS.format("hello", "no")
+  for route, body in (
+    ("/predict", {"inputs": text}),
+    ("/rerank", {"query": "a", "texts": ["b"]}),
+    ("/rerank", {"query": "a", "documents": ["b"], "raw_scores": False}),
+  ):
+    assert "say raw_scores true" in served.refused(route, body)
+  assert "say use_activation false" in served.refused("/score", {"text_1": "a", "text_2": "b", "use_activation": True})
+  assert "are a pair there" in served.refused("/predict", {"inputs": [text, text], "raw_scores": True})
+  assert "2 texts and 3 make no pairs" in served.refused("/score", {"text_1": ["a", "b"], "text_2": ["c"] * 3})
+  assert "give either" in served.refused("/classify", {"input": text, "text": text})
+  assert served.head("/health").status_code == served.head("/ready").status_code == 200
+  compressed = served.post("/v1/rewards", content=b"x", headers={"Content-Encoding": "gzip"})
+  assert compressed.status_code == 415 and "compressed" in compressed.json()["error"]["message"]
+
+
 def test_an_encoder_whose_batches_are_padded(tiny):
   folder = tiny("bert", head=1)
   direct, rng = RewardModel.from_pretrained(str(folder)), random.Random(1)
@@ -417,6 +472,8 @@ ROUTES = (
   "/rerank",
   "/v1/rerank",
   "/v2/rerank",
+  "/score",
+  "/predict",
   "/metrics",
   "/x",
 )

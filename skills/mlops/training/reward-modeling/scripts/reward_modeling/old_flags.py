@@ -74,6 +74,7 @@ EVERYWHERE = _table(
   },
   refused={
     f"{_LEFT_OUT}; --use_peft saves memory": "load_in_4bit? load_in_8bit? deepspeed fsdp fsdp_config",
+    "use --train_sampling_strategy group_by_length": "group_by_length?",
     "leave it out: --load_best_model_at_end keeps the best": "early_stopping_patience early_stopping_threshold",
     "give the folder of that revision: hf download MODEL --revision REVISION --local-dir DIR": "model_revision revision",
     _LEFT_OUT: "lora_modules_to_save+ modules_to_save+ lora_target_parameters use_rslora? use_dora?",

@@ -221,7 +221,7 @@ class RowSummary:
 
   def of(self, scored: Iterable[ScoredRanking]) -> Iterator[dict[str, object]]:
     """The rows to write."""
-    best_of = self.settings.best_of
+    settings = self.settings
     for ranking, scores, columns in scored:
       steps = [reward for own in columns for reward in own.get("step_rewards", ())]
       lost = scores.count(None)
@@ -230,18 +230,18 @@ class RowSummary:
       self.total += sum(score for score in scores if score is not None)
       if lost:
         self.first_lost = self.first_lost or ranking.origin
-      if self.settings.generate_with:
+      if settings.generate_with:
         self.counts["unfinished"] += ranking.metadata["finished"].count(False)
       ordered = [Ranked(i, *pair) for i, pair in enumerate(zip(scores, ranking.completions, strict=True))]
-      if self.settings.rank or best_of:
-        ordered = ranked(scores, ranking.completions)[: 1 if best_of else None]
+      if settings.rank or settings.best_of:
+        ordered = ranked(scores, ranking.completions)[: None if settings.rank else 1]
       if len(self.first) < SHOWN_PROMPTS:
         self.first.append(ordered)
-      yield result_row(ranking, ordered, columns, self.settings)
+      yield result_row(ranking, ordered, columns, settings)
 
   def warn_of_lost_candidates(self) -> None:
-    lost, best = self.counts["prompts_with_unscored"], self.settings.best_of
-    if lost and (self.settings.rank or best):
+    lost, best = self.counts["prompts_with_unscored"], not self.settings.rank
+    if lost and (self.settings.rank or self.settings.best_of):
       first = f" (the first: {self.first_lost})" if self.first_lost else ""
       done = "the best is the best of the others" if best else "they stand last"
       prompts = self.counts["prompts"]
@@ -274,12 +274,13 @@ def result_row(
   row["prompt"], metadata = ranking.prompt, dict(ranking.metadata)
   finished = metadata.pop("finished") if settings.generate_with else None
   own = [columns[item.index] for item in ordered]
-  if settings.best_of or (len(ordered) == 1 and not settings.rank):
+  if not settings.rank and (settings.best_of or len(ordered) == 1):
     (best,) = ordered
     row |= {"finished": finished[best.index]} if finished else {}
     row |= {"completion": best.completion, "reward": best.score}
     row |= {"index": best.index} if settings.best_of else {}
     return with_metadata(row | own[0], metadata)
+  row |= {"finished": [finished[item.index] for item in ordered]} if finished else {}
   row |= {"completions": [item.completion for item in ordered], "rewards": [item.score for item in ordered]}
   return with_metadata(
     row | by_name(own) | ({"order": [item.index for item in ordered]} if settings.rank else {}), metadata

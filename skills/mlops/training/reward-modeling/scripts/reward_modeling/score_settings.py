@@ -77,7 +77,7 @@ class ScoreSettings(ModelsSettings, SamplingSettings, FormatSettings, WinnerSett
   completions: Sequence[str] | None = flag(None, "its completions", group="data", type=utf8)
   generate_with: str | None = flag(
     None,
-    "policy that writes --best_of N completions for each prompt",
+    "policy that writes --best_of N completions for each prompt; --rank keeps them all",
     group=SamplingSettings.group,
     metavar="POLICY",
   )
@@ -122,7 +122,7 @@ class ScoreSettings(ModelsSettings, SamplingSettings, FormatSettings, WinnerSett
        "--generate_with needs --best_of N: how many completions to write for each prompt", None),
       (not self.generate_with and (self.prompt is None) != (self.completions is None),
        "--prompt and --completions belong together", None),
-      (self.rank and n, "--rank orders all completions, --best_of keeps one: choose one of them",
+      (self.rank and n and not self.generate_with, "--rank orders all completions, --best_of keeps one: choose one of them",
        f"--rank writes all completions of a row, best first; --best_of {n} the best of its first {n} alone"),
     )
     # fmt: on

@@ -33,7 +33,7 @@ from .settings import ServeSettings
 from .shapes import ROUTES, Asked, Reads, Route
 
 WITHOUT_KEY = ("/health", "/ready")
-NO_KEY, TOO_LARGE, UNREAD, FULL, LEFT, FAILED, UNAVAILABLE = 401, 413, 422, 429, 499, 500, 503
+NO_KEY, TOO_LARGE, ENCODED, UNREAD, FULL, LEFT, FAILED, UNAVAILABLE = 401, 413, 415, 422, 429, 499, 500, 503
 COUNTS = ("completions", "not_scored", "completed", *COUNTED)
 
 
@@ -133,7 +133,7 @@ class Gate:
       await send(event)
 
     try:
-      self._check_key(scope)
+      self._check_head(scope)
       async with asyncio.timeout(self.settings.request_timeout):
         await self.app(scope, limited, counted)
     except Exception as error:
@@ -143,8 +143,11 @@ class Gate:
     self._seconds.labels(route, str(status)).observe(time.perf_counter() - started)
     self.service.own["requests"] += 1
 
-  def _check_key(self, scope: Scope) -> None:
-    given = dict(scope["headers"]).get(b"authorization", b"").removeprefix(b"Bearer ")
+  def _check_head(self, scope: Scope) -> None:
+    headers = dict(scope["headers"])
+    if headers.get(b"content-encoding", b"identity") != b"identity":
+      raise refused(ENCODED, "a compressed body is not read", "send it without Content-Encoding")
+    given = headers.get(b"authorization", b"").removeprefix(b"Bearer ")
     key = self.service.key
     if key and scope["path"] not in WITHOUT_KEY and not hmac.compare_digest(given, key):
       raise refused(NO_KEY, "the key is missing or wrong", **{"WWW-Authenticate": "Bearer"})
@@ -169,6 +172,8 @@ def make_app(service: Service) -> FastAPI:
   for path, route in ROUTES.items():
     app.add_api_route(path, _handler(route, service), methods=["POST"], summary=route.summary, name=path)
 
+  @app.head("/health", include_in_schema=False)
+  @app.head("/ready", include_in_schema=False)
   @app.get("/health")
   @app.get("/ready")
   async def ready() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What is sent to each route, as rows to score, and how it is answered: ours, OpenRLHF's, vLLM's, Cohere's and Jina's."""
+"""What is sent to each route, as rows to score, and how it is answered: ours, and as engines and services that rerank have it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from ..data.audit.checks import is_templated
 from ..data.cells import clean
@@ -40,6 +40,8 @@ class AskedRow(BaseModel):
     if isinstance(self.prompt, str) and not reads.rendered and is_templated([self.prompt]):
       raise ValueError("a prompt is templated already: send its messages, or the whole text to /classify")
     row = clean({"prompt": self.prompt, "completions": self.completions, "tools": self.tools})
+    if self.prompt == "" and all(isinstance(one, str) and is_templated([one]) for one in self.completions):
+      return Ranking([], [*map(Written, row["completions"])])  # as clients of infinity send
     answers = [_answer(one, reads.of_steps) for one in row["completions"]]
     return Ranking(prompt_of(row) if self.prompt else [], answers, tools=row["tools"] or None)
 
@@ -71,54 +73,113 @@ class Queries(BaseModel):
     return [Ranking([], [Written(text)]) for text in self.query]
 
 
-class Inputs(BaseModel):
-  """`input`: text that the chat template of this model wrote, or its token ids; or `messages`."""
+class Raw(BaseModel):
+  """What asks other servers for anything but raw rewards. raw_scores: TEI's and infinity's, where they squash unless told."""
 
-  input: str | list[int] | list[str] | list[list[int]] | None = Field(None, min_length=1)
-  messages: Messages | None = None
   use_activation: bool | None = None
   activation: bool | None = None
   softmax: bool | None = None
+  raw_scores: bool | None = None
   truncate_prompt_tokens: int | None = None
   encoding_format: str = "float"
 
-  def rankings(self, reads: Reads) -> list[Ranking]:
+  def check(self, *, squashes: bool = False) -> None:
     if self.use_activation or self.activation or self.softmax:
       raise ValueError("rewards are raw here: say use_activation false")
+    if self.raw_scores is False or (squashes and not self.raw_scores):
+      raise ValueError("rewards are raw here: say raw_scores true")
     if self.truncate_prompt_tokens not in (None, -1) or self.encoding_format != "float":
       raise ValueError("truncate_prompt_tokens and encoding_format cannot be chosen here")
-    if (self.input is None) == (self.messages is None):
+
+
+WrittenTexts = str | list[int] | list[str] | list[list[int]]
+
+
+class Inputs(Raw):
+  """`input` (vLLM; SGLang: `text`, `input_ids`): text that the chat template of this model wrote, or its token ids; or `messages`."""
+
+  input: WrittenTexts | None = Field(None, min_length=1)
+  text: str | list[str] | None = Field(None, min_length=1)
+  input_ids: list[int] | list[list[int]] | None = Field(None, min_length=1)
+  messages: Messages | None = None
+
+  @property
+  def of_sglang(self) -> WrittenTexts | None:
+    return self.text if self.input_ids is None else self.input_ids
+
+  def rankings(self, reads: Reads) -> list[Ranking]:
+    self.check()
+    given = [one for one in (self.input, self.text, self.input_ids, self.messages) if one is not None]
+    if len(given) != 1:
       raise ValueError("give either `input` or `messages`")
     if self.messages is not None:
       *prompt, last = messages_of(clean(self.messages), "messages") or [{}]
       if last.get("role") != "assistant":
         raise ValueError("the last of `messages` is the answer, of role assistant")
       return [Ranking(prompt, [[last]])]
-    one = isinstance(self.input, str) or isinstance(self.input[0], int)
-    inputs = clean([self.input] if one else self.input)
+    inputs = clean([given[0]] if is_one(given[0]) else given[0])
     return [Ranking([], [Written(text) if isinstance(text, str) else Written(ids=text)]) for text in inputs]
+
+
+def is_one(given: WrittenTexts) -> bool:
+  return isinstance(given, str) or isinstance(given[0], int)
+
+
+class Predicted(Raw):
+  """`inputs`: a text that the chat template of this model wrote, or lists of one each."""
+
+  inputs: str | list[str] | list[list[str]] = Field(min_length=1)
+
+  def rankings(self, reads: Reads) -> list[Ranking]:
+    self.check(squashes=True)
+    texts = [[self.inputs]] if isinstance(self.inputs, str) else self.inputs
+    texts = [texts] if isinstance(texts[0], str) else texts
+    if any(len(one) != 1 for one in texts):
+      raise ValueError("two texts are a pair there, which is not read here: send [[text], [text]]")
+    return [Ranking([], [Written(text)]) for (text,) in clean(texts)]
+
+
+class TextPairs(Raw):
+  """Prompts and answers, one of each, or one prompt to all."""
+
+  text_1: str | list[str] = Field(min_length=1, validation_alias=AliasChoices("text_1", "queries", "data_1"))
+  text_2: str | list[str] = Field(min_length=1, validation_alias=AliasChoices("text_2", "documents", "items", "data_2"))
+
+  def rankings(self, reads: Reads) -> list[Ranking]:
+    self.check()
+    prompts, answers = ([one] if isinstance(one, str) else one for one in (self.text_1, self.text_2))
+    prompts = prompts * len(answers) if len(prompts) == 1 else prompts
+    if len(prompts) != len(answers):
+      raise ValueError(f"{len(prompts)} texts and {len(answers)} make no pairs")
+    pairs = zip(prompts, answers, strict=True)
+    return [AskedRow(prompt=prompt, completions=[answer]).ranking(reads) for prompt, answer in pairs]
 
 
 class Document(BaseModel):
   text: str
 
 
-class Documents(BaseModel):
-  """The query is the prompt, the documents are its completions."""
+class Documents(Raw):
+  """The query is the prompt, the documents (TEI: `texts`) are its completions."""
 
   query: str
-  documents: list[str | Document] = Field(min_length=1)
+  documents: list[str | Document] | None = Field(None, min_length=1)
+  texts: list[str] | None = Field(None, min_length=1)
+  return_text: bool = False
   top_n: int | None = Field(None, ge=1)
 
-  @property
-  def texts(self) -> list[str]:
-    return [one if isinstance(one, str) else one.text for one in self.documents]
-
   def rankings(self, reads: Reads) -> list[Ranking]:
-    return [AskedRow(prompt=self.query, completions=self.texts).ranking(reads)]
+    self.check(squashes=self.texts is not None)
+    if (self.documents is None) == (self.texts is None):
+      raise ValueError("give `documents`")
+    return [AskedRow(prompt=self.query, completions=self.answers).ranking(reads)]
+
+  @property
+  def answers(self) -> list[str]:
+    return self.texts or [one if isinstance(one, str) else one.text for one in self.documents]
 
 
-Asked = AskedRows | Queries | Inputs | Documents
+Asked = AskedRows | Queries | Inputs | Predicted | TextPairs | Documents
 """Their `rankings` raise ValueError and RowError."""
 
 
@@ -137,8 +198,20 @@ def _listed(model: str, data: list[Answer]) -> Answer:
   return {"id": "rewards", "object": "list", "created": int(time.time()), "model": model, "data": data}
 
 
-def _classified(model: str, asked: Inputs, scored: Sequence[Scored]) -> Answer:
+def _classified(model: str, asked: Inputs, scored: Sequence[Scored]) -> Answer | list[Answer]:
+  if asked.of_sglang is not None:
+    found = [{"embedding": one["rewards"], "meta_info": {}} for one in scored]
+    return found[0] if is_one(asked.of_sglang) else found
   return _listed(model, [{"label": "REWARD", "probs": one["rewards"], "num_classes": 1} for one in scored])
+
+
+def _predicted(model: str, asked: Predicted, scored: Sequence[Scored]) -> list[Answer] | list[list[Answer]]:
+  found = [[{"label": "REWARD", "score": one["rewards"][0]}] for one in scored]
+  return found if isinstance(asked.inputs[0], list) else found[0]
+
+
+def _paired(model: str, asked: TextPairs, scored: Sequence[Scored]) -> Answer:
+  return _listed(model, [{"object": "score", "score": one["rewards"][0]} for one in scored])
 
 
 def _pooled(model: str, asked: Inputs, scored: Sequence[Scored]) -> Answer:
@@ -146,9 +219,11 @@ def _pooled(model: str, asked: Inputs, scored: Sequence[Scored]) -> Answer:
   return _listed(model, [{"object": "pooling", "data": one} for one in data])
 
 
-def _reranked(model: str, asked: Documents, scored: Sequence[Scored]) -> Answer:
-  rewards, texts = scored[0]["rewards"], asked.texts
+def _reranked(model: str, asked: Documents, scored: Sequence[Scored]) -> Answer | list[Answer]:
+  rewards, texts = scored[0]["rewards"], asked.answers
   order = sorted(range(len(texts)), key=lambda i: -rewards[i])[: asked.top_n]
+  if asked.texts:
+    return [{"index": i, "score": rewards[i]} | ({"text": texts[i]} if asked.return_text else {}) for i in order]
   results = [{"index": i, "document": {"text": texts[i]}, "relevance_score": rewards[i]} for i in order]
   return {"id": "rewards", "model": model, "results": results}
 
@@ -158,7 +233,7 @@ class Route:
   """nullable: a reward may be null."""
 
   asks: type[Asked]
-  answer: Callable[[str, Asked, Sequence[Scored]], Answer]
+  answer: Callable[[str, Asked, Sequence[Scored]], Answer | list]
   summary: str
   nullable: bool = False
 
@@ -166,10 +241,15 @@ class Route:
 ROUTES = {
   "/v1/rewards": Route(AskedRows, _rows, "The rewards of score.py: one row or many, null where there is none", True),
   "/get_reward": Route(Queries, _openrlhf, "OpenRLHF's remote reward model"),
-  "/classify": Route(Inputs, _classified, "vLLM's, with the raw reward in `probs`"),
+  **dict.fromkeys(
+    ("/classify", "/v1/classify"),
+    Route(Inputs, _classified, "vLLM's, with the raw reward in `probs`, and SGLang's, with it in `embedding`"),
+  ),
   "/pooling": Route(Inputs, _pooled, "vLLM's, with the raw reward, or those of steps, in `data`"),
+  **dict.fromkeys(("/score", "/v1/score"), Route(TextPairs, _paired, "vLLM's, with prompts and answers as pairs")),
+  "/predict": Route(Predicted, _predicted, "text-embeddings-inference's"),
   **dict.fromkeys(
     ("/rerank", "/v1/rerank", "/v2/rerank"),
-    Route(Documents, _reranked, "Documents as answers to a query, best first, as Cohere, Jina and vLLM"),
+    Route(Documents, _reranked, "Documents as answers to a query, best first, as Cohere, Jina, vLLM and TEI"),
   ),
 }

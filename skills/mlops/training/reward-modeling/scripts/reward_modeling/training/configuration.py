@@ -6,12 +6,15 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from accelerate.utils import parse_flag_from_env
+
 from ..errors import UsageError
 from ..precision import precision
 from ..settings import EVALUATE_ON
 from .settings import LoraSettings, Settings
 
 if TYPE_CHECKING:
+  from datasets import Dataset
   from peft import LoraConfig
   from transformers import TrainingArguments
 
@@ -82,8 +85,7 @@ def trainer_config(
     config = config_class(**own, **{**defaults, **fields, **precision(fields, parameters)})
   except (ValueError, TypeError) as error:
     raise UsageError(f"the trainer refuses these settings: {error}") from error
-  # else it follows `accelerate launch` where bf16 and fp16 are off
-  config.mixed_precision = next((name for name in ("bf16", "fp16") if getattr(config, name)), "no")
+  check_whole(config, may_shard=True)
   if config.fsdp and config.parallel_mode.value != "distributed":
     hint = "torchrun --nproc_per_node N scripts/train.py ... (references/scaling.md#large-models)"
     raise UsageError("--fsdp shards over several processes, and this is one", hint=hint)
@@ -92,6 +94,29 @@ def trainer_config(
   if config.eval_strategy != "no" and not has_eval:
     raise UsageError("--eval_strategy needs something to evaluate on", hint=EVALUATE_ON)
   return config, reason
+
+
+def check_whole(config: TrainingArguments | None, *, may_shard: bool = False) -> None:
+  """Before data is read. Raises UsageError where a process would hold a part of the model that nothing gathers for saving.
+
+  config: None of PPO, whose loop knows neither DeepSpeed nor FSDP. may_shard: by FSDP.
+  """
+  fsdp, deepspeed = (parse_flag_from_env(f"ACCELERATE_USE_{name}") for name in ("FSDP", "DEEPSPEED"))
+  plugin = getattr(config, "deepspeed_plugin", None)
+  if plugin.zero_stage == 3 if plugin else deepspeed:
+    found, hint = "DeepSpeed's ZeRO-3" if plugin else "DeepSpeed", "--fsdp of train.py and train_process.py shards, too"
+  elif not may_shard and (fsdp or getattr(config, "fsdp", None)):
+    found, hint = "FSDP", "a larger policy: references/scaling.md#handing-the-model-to-other-engines"
+  else:
+    return
+  raise UsageError(f"{found} is not for this run, which needs the whole model in each process", hint=hint)
+
+
+def tokens_of(rows: Dataset) -> list[int]:
+  """Of each row of training; one that two of its sequences share counts twice."""
+  if "sequences" in rows.column_names:
+    return [sum(map(len, sequences)) for sequences in rows["sequences"]]
+  return [*map(len, rows["input_ids"])]
 
 
 def config_summary(
@@ -106,11 +131,13 @@ def planned(
   config: TrainingArguments,
   given: Mapping[str, object],
   renderer: Renderer,
-  rows: int,
+  rows: Dataset,
   lora: LoraConfig | None,
 ) -> dict[str, object]:
   batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
-  steps = config.max_steps if config.max_steps > 0 else math.ceil(math.ceil(rows / batch) * config.num_train_epochs)
+  steps = (
+    config.max_steps if config.max_steps > 0 else math.ceil(math.ceil(len(rows) / batch) * config.num_train_epochs)
+  )
   return {
     "model_name_or_path": settings.model_name_or_path,
     "max_length": renderer.max_length,
@@ -118,6 +145,7 @@ def planned(
     "val_set_size": settings.val_set_size,
     **config_summary(config, given, PLANNED),
     "optimizer_steps": steps,
+    "tokens_per_epoch": sum(tokens_of(rows)),
     "lora": lora and lora_summary(lora),
   }
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from .. import reward_functions
-from ..errors import RunError, UsageError, UserError
+from ..errors import DataError, RunError, UsageError, UserError
 from ..user_functions import load_function
 
 Returned = Sequence[float | None]
+GIVEN = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
+"""By keyword, with the other columns; the last three by TRL's trainers alone."""
 AS_MANY = "it returns a list with one number for each completion, or None where it does not apply"
 
 
@@ -27,6 +30,18 @@ def function_of(spec: str) -> Callable[..., Returned]:
   if ":" not in spec and spec not in own:
     raise UsageError(f"no reward function {spec!r}", hint=f"give FILE:NAME, or one of {', '.join(own)}")
   return own.get(spec) or load_function(spec)
+
+
+def refuse_lacking(name: str, function: Callable[..., Returned], columns: Iterable[str]) -> None:
+  """Before anything is trained. Raises DataError for columns that the data lacks."""
+  parameters, given = inspect.signature(function).parameters.values(), {*GIVEN, *columns}
+  takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters)  # another is told at its first call
+  needed = [
+    one.name for one in parameters if one.default is one.empty and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
+  ]
+  if takes_any and (lacks := [one for one in needed if one not in given]):
+    told = f"the reward function {name} needs the column {' and '.join(lacks)}, which the data lacks"
+    raise DataError(told, hint=f"its columns, beside the prompt: {', '.join(columns) or 'none'}")
 
 
 def call(

@@ -99,8 +99,7 @@ class GRPORun(TrainerCallback):
     return self.settings.config_class().max_completion_length
 
   def prepare(self) -> None:
-    if self.fields:  # what the trainer refuses is refused before data is read
-      self._configure(self.fields, parameters=0)
+    self._configure(self.fields, parameters=0)  # what the trainer refuses is refused before data is read
 
   def configure(self, policy: Policy, length: int) -> None:
     fields = {**self.fields, "max_completion_length": length}
@@ -126,8 +125,11 @@ class GRPORun(TrainerCallback):
     fixed = {"output_dir": settings.output_dir, "seed": settings.seed, "remove_unused_columns": False}
     try:
       config = settings.config_class()(**fixed, **{**defaults, **fields, **precision(fields)})
+      if config.temperature <= 0:
+        raise ValueError("temperature is a number above 0")
     except (ValueError, TypeError) as error:
       raise UsageError(f"the trainer refuses these settings: {error}") from error
+    configuration.check_whole(config)
     if self.in_steps and config.multi_objective_aggregation != "sum_then_normalize":
       raise UsageError(f"--step_rewards is not for --multi_objective_aggregation {config.multi_objective_aggregation}")
     notes = [f"{name} {value} ({WHY})" for name, value in own.items() if name not in fields]
@@ -174,6 +176,8 @@ class GRPORun(TrainerCallback):
       )
     except (ValueError, TypeError) as error:
       raise ModelError(f"the policy cannot be trained: {error}") from error
+    if reference := self.trainer.ref_model:  # read again from the folder of an adapter's base
+      self.trainer.accelerator.unwrap_model(reference).load_state_dict(policy.model.state_dict())
     self.trainer.add_callback(self)
     fields = {name: getattr(config, name) for name in IDENTITY if hasattr(config, name)}
     self.told = {"algorithm": algorithm, "settings": fields}
@@ -183,6 +187,16 @@ class GRPORun(TrainerCallback):
       f"{config.generation_batch_size} answers at a time, {config.num_generations} to a prompt; "
       f"{config.world_size} process(es)"
     )
+
+  def extent(self) -> tuple[int, int]:
+    """(optimizer steps, answers), as the trainer counts them: an epoch leaves out prompts that fill no generation."""
+    config, accumulated = self.config, self.config.gradient_accumulation_steps
+    between = config.steps_per_generation * config.num_iterations
+    batches = len(self.prompts) // (config.generation_batch_size // config.num_generations) * between
+    steps = (
+      config.max_steps if config.max_steps > 0 else math.ceil(config.num_train_epochs * -(-batches // accumulated))
+    )
+    return steps, -(-steps * accumulated // between) * config.generation_batch_size
 
   def identity(self) -> dict[str, str]:
     lora = self.lora
@@ -244,8 +258,8 @@ class GRPORun(TrainerCallback):
   def on_pre_optimizer_step(
     self, args: TrainingArguments, state: TrainerState, *_: object, model: torch.nn.Module, **__: object
   ) -> None:
-    if args.fp16:  # its scaler meets infinite gradients as a rule, and skips the step
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]  # DeepSpeed shows none
+    if args.fp16 or not gradients:  # the scaler of fp16 meets infinite gradients as a rule, and skips the step
       return
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
     if not torch.stack([gradient.sum() for gradient in gradients]).isfinite().all():
       raise loop.not_finite("a gradient is NaN or infinite", state.global_step + 1)

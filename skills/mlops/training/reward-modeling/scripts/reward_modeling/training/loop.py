@@ -22,6 +22,7 @@ from . import configuration, resuming, sharding
 from .packed import drops_attention, packed_batches
 
 if TYPE_CHECKING:
+  from datasets import Dataset
   from peft import PeftConfig
 
   from ..rendering import Renderer
@@ -32,7 +33,7 @@ SHOWN_VALUES = (
   *("reward", "kl", "entropy", "completions/mean_length", "learning_rate"),
 )
 SUMMARIZED = (
-  *("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs"),
+  *("learning_rate", "gradient_accumulation_steps", "num_train_epochs"),
   *("bf16", "fp16", "seed", "world_size"),
 )
 
@@ -92,8 +93,8 @@ def fit(
     trainer = trainer_class(
       model=model,
       args=arguments,
-      train_dataset=rows.dataset,
-      eval_dataset=eval_rows.dataset if eval_rows else None,
+      train_dataset=_with_lengths(rows.dataset, arguments),
+      eval_dataset=eval_rows and _with_lengths(eval_rows.dataset, arguments),
       processing_class=renderer.tokenizer,
       **own,
     )
@@ -113,6 +114,13 @@ def fit(
   summary["batches"] = f"padded, since {why_padded}" if why_padded else "packed"
   quantized.compute_in(model, torch.float32)
   return (sharding.gathered(model, plain, arguments.device) if plain is not None else model), summary
+
+
+def _with_lengths(dataset: Dataset, arguments: Arguments) -> Dataset:
+  """The tokens of each row, of which the trainer takes those of `input_ids` alone."""
+  if arguments.train_sampling_strategy in ("random", "sequential") or "sequences" not in dataset.column_names:
+    return dataset
+  return dataset.add_column(arguments.length_column_name, configuration.tokens_of(dataset))
 
 
 def run(trainer: Trainer, resume: str | None) -> tuple[torch.nn.Module, dict[str, Any]]:
@@ -155,6 +163,7 @@ def run(trainer: Trainer, resume: str | None) -> tuple[torch.nn.Module, dict[str
     "seconds": result.metrics.get("train_runtime"),
     "log": [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry],
     **{name: getattr(arguments, name) for name in SUMMARIZED},
+    "per_device_train_batch_size": trainer.state.train_batch_size,  # less than asked under --auto_find_batch_size
   }
   return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False), summary
 

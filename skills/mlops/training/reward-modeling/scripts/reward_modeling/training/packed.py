@@ -69,6 +69,8 @@ def packed_batches(trainer: Trainer, wanted: bool | None = None) -> Iterator[str
   reason = reason_against(base, wanted, scored_at(base))
   if any(map(drops_attention, trainer.model.modules())):
     reason = "attention dropout is on"
+  if trainer.args.neftune_noise_alpha:
+    reason = "--neftune_noise_alpha measures its noise by the length of a row"
   if reason is None and speed_decides(base, wanted):
     reason = _slower(trainer, share) or reason_against(base, True)
   if reason:

@@ -84,7 +84,7 @@ class Policy:
     if adapter != path:
       from peft import PeftModel
 
-      model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+      model = PeftModel.from_pretrained(model, adapter).merge_and_unload().requires_grad_(True)  # which PEFT froze
     renderer = Renderer(tokenizer, max_length=None)
     gap, after = _around_answer(renderer)
     listed = model.generation_config.eos_token_id

@@ -20,6 +20,7 @@ from ..results import to_json
 from ..terminal import log, warn
 from . import resuming
 from .actor_critic import actor_critic
+from .configuration import check_whole
 from .policy import Policy
 from .ppo import PPO
 from .prompts import Prompt
@@ -56,6 +57,7 @@ class PPORun:
 
   def prepare(self) -> None:
     """Device, precision, processes and trackers: fp32 on a CPU unless asked, bf16 autocast on a GPU that has it."""
+    check_whole(None)
     settings, hardware = self.settings, precision({"bf16": self.settings.bf16})
     warnings.filterwarnings("ignore", message="`log_with=")  # said below, in our words
     try:
@@ -101,6 +103,10 @@ class PPORun:
       f"{course.num_mini_batches} steps; {self.ppo.world} process(es) on {self.device}; "
       f"value model: {settings.value_model}"
     )
+
+  def extent(self) -> tuple[int, int]:
+    course, updates = self.ppo.settings, self.ppo.updates
+    return updates * course.num_ppo_epochs * course.num_mini_batches, updates * self.ppo.batch_size
 
   def identity(self) -> dict[str, str]:
     named = asdict(self.ppo.settings) | {

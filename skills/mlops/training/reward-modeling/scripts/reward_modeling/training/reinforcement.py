@@ -64,7 +64,9 @@ def train_policy(run: PPORun | GRPORun, settings: PolicySettings) -> PolicyRun |
     "prompts": len(prompts),
   }
   if settings.dry_run:
-    return run.planned(**result, **run.told, dry_run=True)
+    steps, answers = run.extent()
+    plan = {"optimizer_steps": steps, "answers": answers, "answer_tokens": answers * length}
+    return run.planned(**result, **run.told, **plan, dry_run=True)
   identity = run.identity() | {name: str(getattr(settings, name)) for name in REWARDED_BY}
   identity["prompts_sha256"] = resuming.rows_digest([prompt.ids for prompt in prompts])
   resuming.start_run(output_dir, run.process_index, identity, resume)

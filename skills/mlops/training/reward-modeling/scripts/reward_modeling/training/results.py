@@ -124,15 +124,23 @@ class PolicyRun(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedPPO(PolicyRun):
+class PlannedPolicy(PolicyRun):
   dry_run: Literal[True]
+  optimizer_steps: int
+  answers: int
+  """To be written in the whole run."""
+  answer_tokens: int
+  """At most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedPPO(PlannedPolicy):
   updates: int
   batches: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedGRPO(PolicyRun):
-  dry_run: Literal[True]
+class PlannedGRPO(PlannedPolicy):
   algorithm: str
 
 

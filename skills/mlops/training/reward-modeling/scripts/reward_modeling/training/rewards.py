@@ -18,7 +18,7 @@ from ..process import ProcessRewardModel
 from ..rendering import Conversation
 from ..step_rendering import steps_and_ends
 from ..terminal import warn
-from .function_rewards import call, function_of
+from .function_rewards import call, function_of, refuse_lacking
 from .policy import Policy
 from .prompts import Prompt
 from .settings import RewardSettings
@@ -55,6 +55,8 @@ class PolicyRewards:
     self.columns = {name for prompt in prompts for name in prompt.metadata}
     specs = settings.reward_functions or []
     self.functions = dict(zip(unique_names(specs, "reward function"), map(function_of, specs), strict=True))
+    for name, function in self.functions.items():
+      refuse_lacking(name, function, self.columns)
     self.models = settings.reward_model_path and Rewards.from_pretrained(
       settings.reward_model_path,
       weights=settings.reward_weights,

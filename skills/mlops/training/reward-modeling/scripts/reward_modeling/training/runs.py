@@ -36,8 +36,7 @@ def train(kind: Learner, settings: Settings, fields: Mapping[str, object]) -> Mo
 
     return estimate(kind, settings)
   (output_dir, resume), report = settings.begin(*settings.inputs), _report(kind, settings)
-  if fields:  # what the trainer refuses is refused before data is read
-    _config(kind, settings, fields, 0, settings.has_evaluation)
+  _config(kind, settings, fields, 0, settings.has_evaluation)  # what the trainer refuses is refused before data is read
   data = kind.read(settings)
   kind = kind.prepared(data, settings.model_name_or_path)
   loaded, renderer = _model(kind, settings)
@@ -63,7 +62,7 @@ def train(kind: Learner, settings: Settings, fields: Mapping[str, object]) -> Mo
   head = None if kind.task_type == "CAUSAL_LM" else head_name(loaded.model)
   lora = configuration.lora_of(settings, kind.task_type, head)
   if settings.dry_run:
-    planned = configuration.planned(settings, config, fields, renderer, len(rows.dataset), lora)
+    planned = configuration.planned(settings, config, fields, renderer, rows.dataset, lora)
     planned |= kind.loss | ({"folds": kind.folds, "models_trained": kind.folds + 1} if kind.folds else {})
     return PlannedModel(**result, dry_run=True, settings=planned)
   validation = None
