@@ -167,7 +167,8 @@ def render_solutions(
       counts["steps_unlabeled"] += one.labels.count(None) + len(one.steps) - len(one.labels)
       if solution is None:
         continue
-      at = zip(solution.positions, one.labels, strict=False)
+      own = solution.positions[renderer.from_start :]
+      at = zip(own, one.labels, strict=False)
       labels = {place: label for place, label in at if label is not None}
       chosen = drawn(number, sorted(labels))
       counts["labels_not_drawn"] += len(labels) - len(chosen)
@@ -175,7 +176,9 @@ def render_solutions(
       counts["correct_steps"] += sum(labels[place] >= 0.5 for place in chosen)
       if chosen:
         kept.append(one)
-        rows += _rows_of(renderer.rows(solution), {place: labels[place] for place in chosen})
+        made = _rows_of(renderer.rows(solution), {place: labels[place] for place in chosen})
+        start = {"start": solution.positions[0]} if renderer.from_start else {}
+        rows += [row | start for row in made]
   if refused:
     settle_refused(refused, len(solutions), f"{len(refused)} solutions", drop_refused)
     counts["dropped_refused"] = len(refused)
