@@ -5,7 +5,7 @@ from functools import partial
 
 from .cells import RowError, expect, objects, short, structure, turns, wrong_type
 from .conversations import answer_of, messages_of, prompt_of, split_shared, spoken
-from .entries import BAD, GOOD, MARGINS, PAIR, USER, WINNER_WORDS, Format, Row, Winner, entry, number
+from .entries import BAD, GOOD, MARGINS, PAIR, USER, WINNER_WORDS, Format, Row, Winner, entry, key, number
 from .formats_pairs import PairColumns, are_answers, arena, by_winner, columns, comparison, instructed
 from .formats_rankings import answered
 from .records import Ranking
@@ -200,8 +200,15 @@ def _kto_columns(row: Row) -> tuple[str, ...]:
   return next((names for names in _KTO if row.keys() >= set(names[:2])), ())
 
 
+_WORDS = (
+  "true 1 yes good positive desirable up thumbs_up 👍",
+  "false 0 -1 no bad negative undesirable down thumbs_down 👎",
+)
+DESIRABLE = {word: 1.0 - place for place, words in enumerate(_WORDS) for word in words.split()}
+
+
 def _is_kto(row: Row) -> bool:
-  return bool(_kto_columns(row)) and str(row.get("label")).strip().lower() in ("true", "false")
+  return bool(_kto_columns(row)) and key(row.get("label")) in DESIRABLE
 
 
 @_pairs(
@@ -226,7 +233,9 @@ def kto(row: Row) -> Ranking:
     prompt = instructed(row)["instruction"] if "instruction" in names else row["prompt"]
     answer = answer_of(row[names[1]], names[1])
   label = row.get("label")
-  scores = None if label is None else [float(str(label).strip().lower() == "true")]
+  if label is not None and key(label) not in DESIRABLE:
+    raise RowError(f"`label` is {short(label)}, not one of {', '.join(DESIRABLE)}")
+  scores = None if label is None else [DESIRABLE[key(label)]]
   return Ranking(prompt_of({"prompt": prompt, "system": row.get("system")}), [answer], scores)
 
 

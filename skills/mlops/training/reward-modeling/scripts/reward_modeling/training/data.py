@@ -11,7 +11,7 @@ from ..data.audit import Finding, unreadable, without_errors
 from ..data.reading import check_verbatim, load
 from ..data.records import Record, Records, split_by_prompt
 from ..errors import DataError
-from ..terminal import warn
+from ..terminal import listed, warn
 from .settings import DataSettings
 
 if TYPE_CHECKING:
@@ -49,8 +49,9 @@ class Data:
 
   def checked(self, settings: DataSettings) -> Data:
     if not self.train or (settings.val_set_size and not self.held_out):
+      aside = f" ({listed(self.set_aside)} set aside)" if self.set_aside else ""
       raise DataError(
-        f"{len(self.train)} {self.called} to train on and {len(self.held_out)} to evaluate on are too few",
+        f"{len(self.train)} {self.called} to train on and {len(self.held_out)} to evaluate on are too few{aside}",
         hint="change --val_set_size or add data",
       )
     return self
