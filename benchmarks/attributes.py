@@ -19,7 +19,7 @@ PROMPTS, FRESH = 51_200, 300
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests")]
 SETTINGS = (
-  *("--learning_rate", "3e-3", "--adam_beta2", "0.95", "--lr_scheduler_type", "cosine", "--warmup_steps", "80"),
+  *("--learning_rate", "3e-3", "--adam_beta2", "0.98", "--lr_scheduler_type", "cosine", "--warmup_steps", "80"),
   *("--per_device_train_batch_size", "32", "--num_train_epochs", "1"),
   *("--save_strategy", "no", "--eval_strategy", "no"),
 )
@@ -30,11 +30,12 @@ def of_seed(folder: Path, seed: int, objectives: list[str]) -> None:
   import attribute_world
 
   from conftest import run_main, write_jsonl
-  from reward_modeling import sandbox_models
+  from reward_modeling import sandbox, sandbox_models
 
   folder.mkdir()
-  base = sandbox_models.base_model(folder / "base", seed=seed)
-  train = write_jsonl(folder / "train.jsonl", attribute_world.rows(PROMPTS, seed, missing=0.2))
+  right = sandbox.sft_conversations(sandbox_models.SFT_DEFAULTS.rows, seed, mix={None: 1.0})
+  base = sandbox_models.base_model(folder / "base", seed=seed, rows=right)
+  train = write_jsonl(folder / "train.jsonl", attribute_world.rows(PROMPTS, seed, missing=0.2, minimal=0.8))
   test = write_jsonl(folder / "test.jsonl", attribute_world.rows(FRESH, seed + 1000, split="test"))
   weights = [f"{name}={weight}" for name, weight in attribute_world.WEIGHTS.items()]
   for objective in objectives:
