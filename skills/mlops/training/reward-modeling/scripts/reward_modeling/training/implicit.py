@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -142,10 +142,6 @@ class ImplicitRewards(StepLabels):
 
   def audited(self, data: Data, renderer: LogRatioRenderer, settings: DataSettings) -> Data:
     return data  # labels of answers are not labels of steps
-
-  def render(self, *how: object, **more: object) -> Rows:
-    rows = super().render(*how, **more)
-    return replace(rows, size=f"{rows.counts['labels_used']} labeled answers")
 
   def fit(
     self, model: Model, renderer: LogRatioRenderer, rows: Rows, config: TrainingArguments, **run: object

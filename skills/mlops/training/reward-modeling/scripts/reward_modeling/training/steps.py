@@ -167,8 +167,7 @@ def render_solutions(
       counts["steps_unlabeled"] += one.labels.count(None) + len(one.steps) - len(one.labels)
       if solution is None:
         continue
-      own = solution.positions[renderer.from_start :]
-      at = zip(own, one.labels, strict=False)
+      at = zip(solution.positions[renderer.from_start :], one.labels, strict=False)
       labels = {place: label for place, label in at if label is not None}
       chosen = drawn(number, sorted(labels))
       counts["labels_not_drawn"] += len(labels) - len(chosen)
@@ -188,7 +187,7 @@ def render_solutions(
   done = {name: renderer.counts[name] - before.get(name, 0) for name in ("dropped", "truncated", "steps_dropped")}
   counts |= {"solutions_used": len(kept), "rows": len(rows), "solutions_dropped_over_length": done["dropped"]}
   counts |= {"prompts_truncated": done["truncated"], "steps_dropped_over_length": done["steps_dropped"]}
-  return Rows(Dataset.from_list(rows), kept, counts, f"{counts['labels_used']} labeled steps")
+  return Rows(Dataset.from_list(rows), kept, counts, f"{counts['labels_used']} labels")
 
 
 def _rows_of(rows: Iterable[tuple[list[int], list[int]]], labels: dict[int, float]) -> list[dict[str, list]]:
