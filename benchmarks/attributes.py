@@ -2,7 +2,7 @@
 
     uv run python benchmarks/attributes.py --seeds 1 2 3 --objectives regression ordinal
 
-A tiny decoder that was taught to answer (sandbox_models.SFT_DEFAULTS) learns 102,400 answers to 51,200 prompts, a fifth of whose ratings
+A tiny decoder that was taught right answers (sandbox_models.SFT_DEFAULTS) learns 102,400 answers to 51,200 prompts, a fifth of whose ratings
 are missing, and is evaluated on new prompts. Printed: for each attribute the Pearson correlation with its closed form, and the
 processor seconds of `train.py`, reading, saving and evaluation included. SETTINGS were chosen on seed 0.
 """
@@ -23,7 +23,7 @@ SETTINGS = (
   *("--per_device_train_batch_size", "32", "--num_train_epochs", "1"),
   *("--save_strategy", "no", "--eval_strategy", "no"),
 )
-"""adam_beta2 decides: with the 0.999 of the libraries `correctness` came to 0.65 to 0.88, by the same step."""
+"""When `correctness` is learned varies from run to run: benchmarks/RESULTS.md says what was reached."""
 
 
 def of_seed(folder: Path, seed: int, objectives: list[str]) -> None:
