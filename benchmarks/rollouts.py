@@ -1,6 +1,6 @@
 """Step labels from rollouts, and from outcomes alone, against gold step labels, in the sandbox's arithmetic.
 
-    uv run python benchmarks/rollouts.py --seeds 0
+    uv run python benchmarks/rollouts.py --seeds 0 1 2
 
 A tiny decoder is taught chains of small sums (tests/arithmetic.py) and is the policy. On the same solutions, most of which
 hold an error, models of steps are trained from it: on gold labels, which stop at the first error; on labels of
@@ -25,7 +25,7 @@ sys.path[:0] = [str(SCRIPTS), str(REPOSITORY / "tests")]
 TRAINING = ("--learning_rate", "2e-3", "--num_train_epochs", "3", "--per_device_train_batch_size", "16")
 IMPLICIT = ("--objective", "implicit", "--learning_rate", "5e-4", "--num_train_epochs", "3")
 QUIET = ("--save_strategy", "no", "--audit", "warn")
-SOLUTIONS, HELD_OUT = 2000, 500
+SOLUTIONS, HELD_OUT = 4000, 500
 METHODS = ("gold", "binary", "soft", "after", "implicit")
 KEYS = ("step_accuracy", "auroc", "first_error_accuracy", "processbench_f1")
 
@@ -100,7 +100,7 @@ def of_seed(folder: Path, seed: int, methods: list[str]) -> dict[str, dict]:
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-  parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+  parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
   parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="`after` needs `soft`")
   parser.add_argument("--output_dir", type=Path, default=Path("runs/rollouts"))
   args = parser.parse_args()

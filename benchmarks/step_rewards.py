@@ -1,6 +1,6 @@
 """Rewards at the ends of steps against one reward at the end, in PPO and GRPO, on the sandbox's sums.
 
-    uv run python benchmarks/step_rewards.py --seeds 100 101 102
+    uv run python benchmarks/step_rewards.py --seeds 100 101 102 103 104
 
 The world is tests/arithmetic.py. For each seed a tiny decoder learns solutions of which most have an error; a process reward
 model is made of it with gold labels of steps; then each algorithm trains the decoder with `--step_rewards` outcome, difference and
@@ -166,9 +166,9 @@ def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-  parser.add_argument("--seeds", nargs="+", type=int, default=[100, 101, 102])
+  parser.add_argument("--seeds", nargs="+", type=int, default=[100, 101, 102, 103, 104])
   parser.add_argument("--forms", nargs="+", default=FORMS, choices=FORMS)
-  parser.add_argument("--updates", type=int, default=20, help="of 64 answers")
+  parser.add_argument("--updates", type=int, default=30, help="of 64 answers")
   args = parser.parse_args()
   import torch
 
