@@ -21,15 +21,25 @@ def ratings(asked: sandbox.Question, text: str) -> dict[str, float]:
   }
 
 
-def rows(prompts: int, seed: int, *, split: str = "train", missing: float = 0.0, contrasts: float = 0.5) -> list[dict]:
-  """Two answers to each prompt. contrasts: the share of prompts with a right and a wrong one. missing: of ratings that are null."""
+def rows(
+  prompts: int, seed: int, *, split: str = "train", missing: float = 0.0, contrasts: float = 0.5, minimal: float = 0.0
+) -> list[dict]:
+  """Two answers to each prompt. contrasts: the share of prompts with a right and a wrong one; minimal: of these, that with the same
+  words but for the value, as `sandbox.make_comparisons` has them. missing: of ratings that are null.
+  """
   rng = random.Random(f"attributes {seed} {split}")
   made = []
   for _ in range(prompts):
     asked = sandbox.make_question(rng, split)
-    flaws = [None, "wrong"] if rng.random() < contrasts else rng.sample([None, None, *sandbox.FLAWS], 2)
-    for flaw in flaws:
-      text = sandbox.answer(asked, flaw, rng)
+    contrast = rng.random() < contrasts
+    flaws = [None, "wrong"] if contrast else rng.sample([None, None, *sandbox.FLAWS], 2)
+    alike = contrast and minimal and rng.random() < minimal
+    texts = (
+      [text for text, _ in sandbox._minimal_pair(asked, rng)]
+      if alike
+      else [sandbox.answer(asked, flaw, rng) for flaw in flaws]
+    )
+    for text in texts:
       own = ratings(asked, text)
       given = {name: None if rng.random() < missing else value for name, value in own.items()}
       made.append({"prompt": asked.text, "completion": text, "ratings": given, "true": own})

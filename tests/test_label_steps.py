@@ -316,6 +316,15 @@ def test_what_is_wrong_is_said(policy, file, tmp_path, more, code, told):
   assert (done.returncode, told in done.stderr) == (code, True), done.stderr
 
 
+def test_tools_which_no_process_model_reads_are_refused_before_anything_is_written(policy, tmp_path):
+  tools = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
+  file = write_jsonl(tmp_path / "tools.jsonl", [rows(1)[0] | {"tools": tools}])
+  done = run_main("label_steps.py", *flags(policy, file, "--output", tmp_path / "o.jsonl"))
+  assert (done.returncode, "reads no `tools`" in done.stderr) == (4, True), done.stderr
+  done = run_main("label_steps.py", *flags(policy, file, "--output", tmp_path / "o.jsonl", "--columns", "tools="))
+  assert done.returncode == 0, done.stderr
+
+
 def test_special_tokens_in_a_step_are_text(policy):
   loaded = Policy.from_pretrained(str(policy))
   (row,) = [Labeled(load_one(["a <|end|> b", "c"]), None, ["a <|end|> b", "c"], 0, [None, None])]

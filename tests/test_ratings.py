@@ -512,6 +512,36 @@ def test_a_rated_conversation_is_its_last_answer(tiny, tmp_path):
     load(str(write_jsonl(tmp_path / "o.jsonl", [rows[0], rows[0] | {"messages": turns[:1]}])))
 
 
+@pytest.mark.parametrize(
+  ("good", "bad"),
+  [(True, False), (1, 0), (1, -1), ("True", "false"), ("👍", "👎"), ("yes", "no"), ("Good", "bad"), ("up", "down")],
+)
+def test_a_label_says_whether_an_answer_is_desirable(good, bad, tmp_path):
+  from reward_modeling.data.reading import load
+  from reward_modeling.data.records import rated_answers
+
+  rows = [GOOD | {"thumb": label} for label in (good, bad, None)]
+  records = load(str(write_jsonl(tmp_path / "kto.jsonl", rows)), columns={"label": "thumb"})
+  assert [one.ratings for one in rated_answers(records)] == [{"desirable": 1.0}, {"desirable": 0.0}]
+  assert records.set_aside == {"unlabeled": 1}
+
+
+def test_not_available_is_missing(tmp_path):
+  from reward_modeling.data.reading import load
+  from reward_modeling.data.records import rated_answers
+
+  rows = [
+    GOOD | {"ratings": {"a": "N/A", "b": 3}},
+    GOOD | {"ratings": {"a": "n/a "}},
+    {**ULTRA, "completions": [ASPECT("n/a"), ASPECT("2")]},
+  ]
+  for row, expected in zip(rows, ([{"a": None, "b": 3}], [], [None, 2]), strict=True):
+    records = load(str(write_jsonl(tmp_path / "r.jsonl", [row])))
+    found = [one.ratings for one in rated_answers(records)]
+    assert [one.get("honesty") if "honesty" in one else one for one in found] == expected
+    assert records.set_aside == ({} if expected else {"unlabeled": 1})
+
+
 HELPSTEER = dict.fromkeys(("helpfulness", "correctness", "coherence", "complexity", "verbosity"), 3)
 GOOD = {"prompt": "hello", "completion": "thank you"}
 ULTRA = {"instruction": "q", "completions": [{"response": r, "overall_score": s} for r, s in (("a", 1), ("b", 10))]}
@@ -549,6 +579,23 @@ BAD_RATINGS = {
   ),
   "no label": ("binary", [GOOD | {"score": 1}, GOOD | {"score": 3}], 3, "`score` is 3: --objective binary", 2),
   "many levels": ("ordinal", [GOOD | {"score": i} for i in range(40)], 3, "`score` has 40 different ratings", None),
+  "as text": (
+    "regression",
+    [GOOD | {"rating": "4/5"}, GOOD | {"rating": "80%"}],
+    3,
+    "`score` is text (4/5), not a number",
+    1,
+  ),
+  "a later label": (
+    *("binary", [GOOD | {"label": label} for label in (True, "false", "maybe")], 3),
+    *("`label` is maybe, not one of true, 1, yes", 3),
+  ),
+  "another column": ("regression", [GOOD | {"stars": 4}], 3, "what was not read: stars (--columns score=NAME", None),
+  "none at all": ("regression", [GOOD | {"ratings": {"a": None}}] * 3, 3, "are too few (unlabeled 3 set aside)", None),
+  "weights of 0": (
+    *("regression --attribute_weights a=0", [GOOD | {"ratings": {"a": i, "b": 1}} for i in range(3)], 2),
+    *("--attribute_weights are all 0", None),
+  ),
   "pairs": ("regression", [{"prompt": "p", "chosen": "a", "rejected": "b"}], 3, "do not rate each answer", None),
   "no margin": (
     *("scaled_bradley_terry", [{"prompt": "p", "chosen": "a", "rejected": "b", "margin": m} for m in (1, None)], 3),

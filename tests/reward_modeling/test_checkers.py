@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from reward_modeling.checkers import Checker, check_of, same_mathematics
+from reward_modeling.checkers import Checker, check_of
 from reward_modeling.errors import UsageError
+from reward_modeling.reward_functions import mathematics_agree, same_answer
 
 FILE = """
 import os, time
@@ -83,6 +84,8 @@ def test_a_checker_that_raises_hangs_or_dies_is_undecided_and_the_next_text_is_c
 )
 def test_the_final_answer_against_the_reference(text, reference, pattern, right):
   assert check_of("answer", "gold", pattern)(text, {"gold": reference}) is right
+  if pattern is None:  # a reward takes a text without an answer for wrong, where rollouts are undecided
+    assert same_answer([[{"role": "assistant", "content": text}]], [reference]) == [float(right or 0)]
 
 
 @pytest.mark.parametrize(
@@ -107,8 +110,10 @@ def test_math_verify_is_asked_for_by_name_only(monkeypatch):
   stub.verify = lambda gold, found: gold == [f"${found[0]}$"]
   monkeypatch.setitem(sys.modules, "math_verify", stub)
   for text, right in (("1/2", True), ("2", False), ("?", None)):
-    assert same_mathematics(text, {"answer": "1/2"}, column="answer", pattern=None) is right
-  assert calls == ["1/2", "$1/2$", "2", "$1/2$", "?"]
+    assert mathematics_agree(text, "1/2") is right
+  assert calls == ["$1/2$", "1/2", "$1/2$", "2", "$1/2$", "?"]
+  stub.parse = lambda text: [] if "?" in text else [text]
+  assert mathematics_agree("2", "?") is None, "a reference that cannot be read says nothing of a text"
   monkeypatch.delitem(sys.modules, "math_verify")
   with pytest.raises(UsageError, match="math_verify is not installed") as caught:
     check_of("math_verify", "answer", None)

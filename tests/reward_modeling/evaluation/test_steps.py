@@ -9,6 +9,7 @@ import pytest
 
 from reward_modeling.aggregation import StepScores
 from reward_modeling.data.records import Solution
+from reward_modeling.errors import DataError
 from reward_modeling.evaluation import steps
 from reward_modeling.evaluation.results import StepReport
 from reward_modeling.evaluation.sections import sections_of
@@ -57,6 +58,16 @@ def test_halves_choose_for_each_other():
   assert evaluation.rows[0]["first_flagged"] == evaluation.rows[0]["first_error"]
   half = steps.halves(rows)
   assert 8 <= half.sum() <= 32 and (steps.halves(rows[::-1])[::-1] == half).all()
+
+
+def test_where_no_threshold_can_be_chosen_it_is_said_or_fixed():
+  rows, scorer = world(40)
+  right = [row for row in rows if min(row.labels) == 1]
+  summary = steps.evaluate_steps(scorer, right, fallback=True).summary
+  assert summary.threshold.values == [0.5] and summary.threshold.chosen_on.startswith("fixed")
+  assert summary.step_accuracy.value == 1.0 == summary.baselines["all_correct"].step_accuracy.value
+  with pytest.raises(DataError, match="a threshold is chosen on"):
+    steps.evaluate_steps(scorer, right)
 
 
 def test_no_solution_sees_its_own_threshold():

@@ -1,12 +1,16 @@
 """Cross-validation by prompt: every pair is held out once, by a model that did not see its prompt."""
 
+import json
 import random
+import signal
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import run_main, toy_pairs, write_jsonl
+import warm_process
+from conftest import SCRIPTS, run_main, toy_pairs, write_jsonl
 from reward_modeling.data.records import Comparison
 from reward_modeling.errors import DataError
 from reward_modeling.training.folds import folds_of
@@ -66,3 +70,27 @@ def test_folds_and_other_held_out_data_are_refused_together(tiny, tmp_path):
   for more in (("--folds", 3, "--val_set_size", 0.1), ("--folds", 1)):
     done = run_main("train.py", *names, *more)
     assert done.returncode == 2 and "makes its own held-out pairs" in done.stderr
+
+
+def test_a_killed_run_keeps_the_folds_that_it_finished(tiny, tmp_path):
+  file = write_jsonl(tmp_path / "pairs.jsonl", toy_pairs(24))
+  names = ("--model_name_or_path", tiny("qwen2"), "--dataset_name", file, "--num_train_epochs", 1, "--folds", 3)
+  whole = run_main("train.py", *names, "--output_dir", tmp_path / "whole")
+  assert whole.returncode == 0 and not list((tmp_path / "whole").glob(".folds-*")), whole.stderr
+  out = tmp_path / "out"
+  run = warm_process.shared().start(["python", SCRIPTS / "train.py", *names, "--output_dir", out])
+  while run.poll() is None and not list(out.glob(".folds-*")):
+    time.sleep(0.005)
+  run.send_signal(signal.SIGKILL)
+  run.wait()
+  assert not (out / "config.json").exists()
+  (journal,) = out.glob(".folds-*")
+  kept = len(json.loads(journal.read_text())[1])
+  other = run_main("train.py", *names, "--output_dir", out, "--seed", 7, "--dry_run")
+  assert other.returncode == 0 and journal.exists()
+  done = run_main("train.py", *names, "--output_dir", out, "--save_strategy", "no")
+  assert done.returncode == 0, done.stderr
+  assert f"{kept} folds of an interrupted run are kept" in done.stderr and done.stderr.count("training: ") == 4 - kept
+  for name in ("folds", "evaluation"):
+    assert done.json[name] == whole.json[name]
+  assert not list(out.glob(".folds-*"))

@@ -1,5 +1,6 @@
 """Implicit process rewards: their definition by enumeration, their loss by hand and by another library, and the saved model."""
 
+import contextlib
 import itertools
 import json
 import math
@@ -11,9 +12,11 @@ import torch
 
 from conftest import run_main, write_jsonl
 from reward_modeling import sandbox_models
+from reward_modeling.attention import shared_prefix
+from reward_modeling.implicit import LogRatio
 from reward_modeling.process import ProcessRewardModel
-from reward_modeling.training.implicit import ImplicitTrainer, answer_log_probs
-from reward_modeling.training.process import IGNORED
+from reward_modeling.training.implicit import AnswerCollator, ImplicitTrainer
+from reward_modeling.training.packed import PackedCollator
 
 PROMPT, STEPS = "Start with five. Then add one, take one.", ["five add one is six", "six take one is five"]
 
@@ -85,8 +88,6 @@ def test_a_step_score_is_the_expectation_over_all_continuations(tmp_path):
   """
   from transformers import Qwen2Config, Qwen2ForCausalLM
 
-  from reward_modeling.implicit import LogRatio
-
   small = {"vocab_size": 6, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
   config = Qwen2Config(**small, num_attention_heads=2, num_key_value_heads=2, initializer_range=0.6)
   models = []
@@ -110,34 +111,47 @@ def test_a_step_score_is_the_expectation_over_all_continuations(tmp_path):
       assert expected.item() == pytest.approx((sums[whole, 1 + k] - sums[whole, 1]).item(), abs=1e-6)
 
 
-def test_the_loss_is_the_cross_entropy_of_the_log_ratio(base, trained):
-  """By hand from the plain models' probabilities, for a right and a wrong answer of different lengths in one padded batch."""
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_loss_is_the_cross_entropy_of_the_log_ratio(base, trained, packed):
+  """In float64, by hand from the plain models' probabilities: a right and two wrong answers of different lengths in one batch,
+  of which a packed row computes the prompt and the first step once. Gradients of both batches are those of one at a time.
+  """
   from transformers import AutoModelForCausalLM
 
-  model = ProcessRewardModel.from_pretrained(trained[0], device="cpu")
-  ids, start, _ = ids_of(model.renderer.tokenizer, STEPS)
-  short, _, _ = ids_of(model.renderer.tokenizer, STEPS[:1])
-  pairs = [(ids, 1.0), (short, 0.25)]
-  longest = len(ids)
-  batch = {
-    "input_ids": torch.tensor([one + [0] * (longest - len(one)) for one, _ in pairs]),
-    "attention_mask": torch.tensor([[1] * len(one) + [0] * (longest - len(one)) for one, _ in pairs]),
-    "labels": torch.full((2, longest), IGNORED),
-  }
-  wanted = 0.0
-  for place, (one, label) in enumerate(pairs):
-    batch["labels"][place, start - 1] = batch["labels"][place, len(one) - 1] = label
-    ratio = log_probs(trained[0], one, start - 1) - log_probs(base, one, start - 1)
-    p = 1 / (1 + math.exp(-0.1 * ratio.sum().item()))
-    wanted -= (label * math.log(p) + (1 - label) * math.log(1 - p)) / 2
+  scorer = ProcessRewardModel.from_pretrained(trained[0], device="cpu")
+  ids, start, _ = ids_of(scorer.renderer.tokenizer, STEPS)
+  short, _, _ = ids_of(scorer.renderer.tokenizer, STEPS[:1])
+  other, _, _ = ids_of(scorer.renderer.tokenizer, [STEPS[0], "six take one is six"])
+  answers = [(ids, 1.0), (short, 0.25), (other, 0.0)]
+  rows = [{"input_ids": one, "start": start - 1, "labels": [label]} for one, label in answers]
+  model, reference = (AutoModelForCausalLM.from_pretrained(path).double().eval() for path in (trained[0], base))
   trainer = ImplicitTrainer.__new__(ImplicitTrainer)
-  trainer.ratio, trainer.state = model.model, None
-  own = AutoModelForCausalLM.from_pretrained(trained[0]).eval()
-  loss = trainer.compute_loss(own, batch)
-  assert loss.item() == pytest.approx(wanted, abs=1e-5)
-  assert trainer.compute_loss(own, batch, num_items_in_batch=8).item() == pytest.approx(wanted / 2, abs=1e-5)
-  sums = answer_log_probs(own, batch["input_ids"], batch["attention_mask"], torch.tensor([start - 1] * 2))
-  assert sums[1].item() == pytest.approx(log_probs(trained[0], short, start - 1).sum().item(), abs=1e-4)
+  trainer.ratio, trainer.state = LogRatio(model, reference, 0.1, of_steps=True), None
+  collator = AnswerCollator(0)
+  collator = PackedCollator(collator.flat, True, model) if packed else collator
+  batch = collator(rows)
+  assert batch["input_ids"].numel() == (
+    len({tuple(one[:n]) for one, _ in answers for n in range(1, 1 + len(one))}) if packed else 3 * len(ids)
+  )
+  with shared_prefix(model) if packed else contextlib.nullcontext():
+    loss = trainer.compute_loss(model, batch)
+    part = trainer.compute_loss(model, batch, num_items_in_batch=12)
+    loss.backward()
+  found = {name: weight.grad.clone() for name, weight in model.named_parameters()}
+  model.zero_grad()
+  wanted = 0.0
+  for one, label in answers:
+    sums = []
+    for each in (model, reference):
+      logits = each(torch.tensor([one])).logits[0, start - 1 : -1].log_softmax(-1)
+      sums.append(logits.gather(-1, torch.tensor(one[start:])[:, None]).sum())
+    p = torch.sigmoid(0.1 * (sums[0] - sums[1].detach()))
+    wanted = wanted - (label * p.log() + (1 - label) * (1 - p).log()) / 3
+  wanted.backward()
+  assert loss.item() == pytest.approx(wanted.item(), abs=1e-9)
+  assert part.item() == pytest.approx(wanted.item() / 4, abs=1e-9)
+  for name, weight in model.named_parameters():
+    torch.testing.assert_close(found[name], weight.grad, atol=1e-8, rtol=1e-6)
 
 
 def test_what_is_trained_is_saved_and_evaluated(base, trained):
@@ -146,7 +160,7 @@ def test_what_is_trained_is_saved_and_evaluated(base, trained):
   assert config["architectures"] == ["Qwen2ForCausalLM"]
   own = config["implicit_reward"]
   assert (own["reference"], own["beta"], own["step_separator"]) == (str(base.resolve()), 0.1, "\n")
-  assert result["reload_difference"] <= 1e-5
+  assert result["reload_difference"] <= 1e-5 and result["training"]["batches"] == "packed"
   assert result["evaluation"]["auroc"]["value"] > 0.6  # 0.5 for one that learned nothing
   counts, right = result["counts"], sum(row["label"] for row in rows(1200, 1))
   assert counts["labels_used"] == counts["solutions_used"] == counts["solutions"] == 1200 - counts["answers_held_out"]

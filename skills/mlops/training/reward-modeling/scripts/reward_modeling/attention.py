@@ -299,7 +299,7 @@ def language_logits(
     states.append(read[0][rows, places])
     return (states[0][None],)
 
-  hook = unwrapped(model).get_output_embeddings().register_forward_pre_hook(chosen)
+  hook = unwrapped(getattr(model, "module", model)).get_output_embeddings().register_forward_pre_hook(chosen)
   try:
     logits = model(**inputs, use_cache=False).logits[0]
   finally:

@@ -4,37 +4,19 @@ import contextlib
 import multiprocessing
 import signal
 from collections.abc import Callable, Mapping
-from functools import partial
 from multiprocessing.connection import Connection
 from typing import Self
 
 from .errors import UsageError
 from .packages import is_installed, not_installed
+from .reward_functions import answer_agrees, mathematics_agree
 from .terminal import warn
 from .user_functions import load_function
 
 Given = Mapping[str, object]
 
 
-def same_answer(text: str, row: Given, *, column: str, pattern: str | None) -> bool | None:
-  """Whether the last match of the pattern is the reference, as text or as a number."""
-  from .evaluation.best_of_n import comparable, final_answer
-
-  found, reference = final_answer(text, pattern), str(row[column])
-  return None if found is None else found == (final_answer(reference, pattern) or comparable(reference))
-
-
-def same_mathematics(text: str, row: Given, *, column: str, pattern: str | None) -> bool | None:
-  """By math-verify, for which 1/2 is 0.5."""
-  from math_verify import parse, verify
-
-  from .evaluation.best_of_n import final_answer
-
-  reference, found = str(row[column]), parse(text)
-  return verify(parse(f"${final_answer(reference, pattern) or reference}$"), found) if found else None
-
-
-CHECKERS: dict[str, Callable[..., bool | None]] = {"answer": same_answer, "math_verify": same_mathematics}
+CHECKERS: dict[str, Callable[..., bool | None]] = {"answer": answer_agrees, "math_verify": mathematics_agree}
 
 
 def check_of(name: str, column: str, pattern: str | None) -> Callable[[str, Given], bool | None]:
@@ -45,7 +27,7 @@ def check_of(name: str, column: str, pattern: str | None) -> Callable[[str, Give
     raise not_installed(name, "--checker math_verify: ")
   if name in CHECKERS:
     check_pattern(pattern)
-    return partial(CHECKERS[name], column=column, pattern=pattern)
+    return lambda text, row: CHECKERS[name](text, str(row[column]), pattern)
   if ":" in name:
     return load_function(name)
   raise UsageError(f"--checker {name} is not known", hint=f"choose {', '.join(CHECKERS)} or FILE:NAME")

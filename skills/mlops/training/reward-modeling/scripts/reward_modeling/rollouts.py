@@ -299,4 +299,4 @@ def prefix_ids(policy: Policy, one: Labeled, k: int, separator: str) -> list[int
   """The prompt, then k steps as the start of the answer; special tokens in them are text."""
   special, row = policy.renderer.special, one.ranking
   text = policy.gap + "".join(step + separator for step in one.steps[:k])
-  return policy.prompt_ids(row.prompt, row.tools, row.origin) + special.ids(special.marked(text))
+  return policy.prompt_ids(row.prompt, None, row.origin) + special.ids(special.marked(text))

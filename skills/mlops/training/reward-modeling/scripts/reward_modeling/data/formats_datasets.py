@@ -208,13 +208,16 @@ def _kto_columns(row: Row) -> tuple[str, ...]:
   return next((names for names in _KTO if row.keys() >= set(names[:2])), ())
 
 
-_GOOD, _BAD = "true 1 desirable chosen good up", "false 0 undesirable rejected bad down"
-KTO_LABELS = dict.fromkeys(_GOOD.split(), 1.0) | dict.fromkeys(_BAD.split(), 0.0)
+_WORDS = (
+  "true 1 yes good positive desirable chosen up thumbs_up 👍",
+  "false 0 -1 no bad negative undesirable rejected down thumbs_down 👎",
+)
+DESIRABLE = {word: 1.0 - place for place, words in enumerate(_WORDS) for word in words.split()}
 
 
 def _is_kto(row: Row) -> bool:
   label = key(row.get("label"))
-  return bool(_kto_columns(row)) and label in KTO_LABELS and not label.isdecimal()
+  return bool(_kto_columns(row)) and label in DESIRABLE and not label.lstrip("-").isdecimal()
 
 
 @_pairs(
@@ -248,9 +251,9 @@ def kto(row: Row) -> Ranking:
     prompt = instructed(row)["instruction"] if "instruction" in names else row["prompt"]
     answer = answer_of(row[names[1]], names[1])
   label = row.get("label")
-  if label is not None and key(label) not in KTO_LABELS:
-    raise wrong_type("label", label, f"one of {_GOOD} or {_BAD}")
-  scores = None if label is None else [KTO_LABELS[key(label)]]
+  if label is not None and key(label) not in DESIRABLE:
+    raise wrong_type("label", label, f"one of {', '.join(DESIRABLE)}")
+  scores = None if label is None else [DESIRABLE[key(label)]]
   return Ranking(prompt_of({"prompt": prompt, "system": row.get("system")}), [answer], scores)
 
 

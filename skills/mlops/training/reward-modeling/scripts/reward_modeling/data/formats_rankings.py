@@ -43,11 +43,15 @@ def _answer(given) -> list[Message]:
   return answer_of(given, "completions")
 
 
+def _available(value, name: str) -> float | None:
+  return None if str(value).strip().lower() == "n/a" else number(value, name)
+
+
 def _ratings(given) -> dict[str, float | None]:
   found = structure(given)
   if not isinstance(found, dict) or not found:
     raise wrong_type("ratings", given, "an object with a number for each attribute")
-  return {str(name): number(value, f"ratings.{name}") for name, value in found.items()}
+  return {str(name): _available(value, f"ratings.{name}") for name, value in found.items()}
 
 
 def _ratings_of_each(row: Row, count: int) -> list[dict[str, float | None]] | None:
@@ -87,20 +91,24 @@ HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity
 
 def _within(value: float | None, name: str, lowest: float, highest: float, whose: str) -> float | None:
   if value is not None and not lowest <= value <= highest:
-    raise RowError(f"`{name}` is {value:g}: {whose} rates from {lowest} to {highest}")
+    raise RowError(
+      f"`{name}` is {value:g}: {whose} rates from {lowest} to {highest} (another scale goes into an object `ratings`)"
+    )
   return value
 
 
 def _is_rated(row: Row) -> bool:
   if "ratings" in row:
     return isinstance(structure(row["ratings"]), dict) or objects(row["ratings"]) is not None
-  return any(number(row[name], name) is not None for name in ("score", *HELPSTEER) if name in row)
+  if isinstance(row.get("score"), str) and any(map(str.isdigit, row["score"])):
+    return True  # as 4/5, of which reading it tells
+  return any(_available(row[name], name) is not None for name in ("score", *HELPSTEER) if name in row)
 
 
 def _all_ratings(row: Row) -> list[dict[str, float | None]]:
   """Of one completion."""
   ratings = _ratings(row["ratings"]) if "ratings" in row else {}
-  ratings |= {name: number(row[name], name) for name in ("score", *HELPSTEER) if name in row}
+  ratings |= {name: _available(row[name], name) for name in ("score", *HELPSTEER) if name in row}
   of_helpsteer = ratings.keys() & HELPSTEER
   for name in sorted(of_helpsteer) if len(of_helpsteer) > 3 else ():
     _within(ratings[name], name, 0, 4, "HelpSteer")
@@ -337,7 +345,7 @@ def _mean_rating(item: Row) -> float | None:
 
 def _rating(item: Row, name: str, highest: int | None = 5) -> float | None:
   """highest: of a scale from 1, None for one that nobody states."""
-  value = None if item.get(name) == "N/A" else number(item.get(name), name)
+  value = _available(item.get(name), name)
   return _within(value, name, 1, highest, "UltraFeedback") if highest else value
 
 

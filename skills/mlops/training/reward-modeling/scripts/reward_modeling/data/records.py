@@ -164,10 +164,14 @@ def rated_answers(records: Records, range_: Sequence[float] | None = None) -> li
   """range_: the lowest and the highest rating that there can be."""
   if range_ and not (len(range_) == 2 and range_[0] < range_[1]):
     raise UsageError("--rating_range is the lowest and the highest rating, as in --rating_range 1 10")
+  hint = "give prompt, completion and score, or an object `ratings`; for pairs, --objective bradley_terry"
+  if records.metadata_columns:
+    left = ", ".join(records.metadata_columns[:8])
+    hint += f"; what was not read: {left} (--columns score=NAME takes numbers, label=NAME good and bad)"
   unrated = (
     lambda row: isinstance(row, Comparison) or (row.ratings is None and row.scores is None),
     "do not rate each answer by itself",
-    "give prompt, completion and score, or an object `ratings`; for pairs, --objective bradley_terry",
+    hint,
   )
   _refuse(records, _OF_STEPS, unrated)
   found = [one for row in records.rows for one in ratings_of(row)]
@@ -199,6 +203,8 @@ def check_attributes(given: Iterable[str], known: Sequence[str], flag: str) -> N
   if unknown := [name for name in given if name not in known]:
     hint = did_you_mean(unknown[0], known) if known else "leave the flag out"
     raise UsageError(f"--{flag} names `{unknown[0]}`, which is not an attribute here", hint=hint)
+  if given and isinstance(given, Mapping) and not any(given.values()):
+    raise UsageError(f"--{flag} are all 0: every reward would be", hint="weigh at least one attribute")
 
 
 def weighted(ratings: Mapping[str, float | None], weights: Mapping[str, float]) -> float | None:

@@ -10,7 +10,7 @@ from .columns import WINNER, root_of
 from .entries import Row, key
 from .files import suffix
 from .formats import Tiers, is_system
-from .formats_datasets import KTO_LABELS
+from .formats_datasets import DESIRABLE
 from .writing import METADATA, RESULTS, unwrapped_metadata
 
 COLUMNS = 12
@@ -155,7 +155,7 @@ def _could_be(path: str, value, name: str) -> bool:
   if name == "winner":
     return isinstance(value, (str, int, float))
   if name == "label":
-    return key(value) in KTO_LABELS
+    return key(value) in DESIRABLE
   if name == "score":
     return type(value) in (int, float)
   if name == "prompt" and is_system(path):

@@ -205,12 +205,6 @@ def cross_fitted(data: LabeledSteps, half: np.ndarray) -> np.ndarray:
   return thresholds
 
 
-def _can_choose(data: LabeledSteps, half: np.ndarray) -> bool:
-  with contextlib.suppress(DataError):
-    return bool(len(cross_fitted(data, half)))
-  return False
-
-
 class Baseline(NamedTuple):
   """chosen: flagged under a threshold that is chosen as the model's is; else under 0.5."""
 
@@ -286,13 +280,17 @@ def evaluate_steps(
   elif threshold_data is not None:
     others = threshold_data, score_steps(model, threshold_data)
     chosen_on = f"{len(threshold_data)} solutions of other data"
-  elif fallback and not _can_choose(data, half):
+  try:
+    thresholds = _thresholds(data, half, threshold, others)
+  except DataError:
+    if not fallback:
+      raise
     threshold, chosen_on = FIXED, "fixed, since too few solutions have an error or have none"
+    thresholds = np.full(len(half), FIXED)
   baselines = {}
   for name, one in STEP_BASELINES.items():
     blind = _labeled(one, solutions, scores)
     baselines[name] = measures(blind, _thresholds(blind, half, threshold, others, one))
-  thresholds = _thresholds(data, half, threshold, others)
   names = np.array(subsets(solutions, subset_column) or ())
   found = sorted(set(names[data.owner])) if len(names) else ()
   summary = StepSummary(

@@ -18,7 +18,7 @@ from ..errors import DataError, UsageError
 from ..hf import Dataset, Model
 from ..kinds import Kind
 from ..settings import SHARED_PREFIX_HELP
-from ..terminal import warn
+from ..terminal import listed, warn
 from .settings import DataSettings, Settings
 
 CHUNK = 1024
@@ -56,8 +56,9 @@ class Data:
 
   def checked(self, settings: DataSettings) -> Data:
     if not self.train or (settings.val_set_size and not self.held_out):
+      aside = f" ({listed(self.set_aside)} set aside)" if self.set_aside else ""
       raise DataError(
-        f"{len(self.train)} {self.called} to train on and {len(self.held_out)} to evaluate on are too few",
+        f"{len(self.train)} {self.called} to train on and {len(self.held_out)} to evaluate on are too few{aside}",
         hint="change --val_set_size or add data",
       )
     return self

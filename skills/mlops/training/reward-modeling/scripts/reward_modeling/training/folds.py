@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import checkpoints
@@ -17,7 +18,9 @@ from ..data.records import Comparison, Rated
 from ..errors import DataError
 from ..evaluation.pair_measures import PairSummary
 from ..heads import head_name
+from ..outputs import write_whole
 from ..rendering import Conversation, Renderer
+from ..results import to_json
 from ..scoring import Progress, RewardModel
 from ..terminal import log
 from . import configuration
@@ -65,6 +68,15 @@ class Pooled(RewardModel):
     return [self.known[key] for key in keys]
 
 
+def journal_of(
+  kind: Pairs, settings: Settings, fields: Mapping[str, object], rows: Sequence[Comparison | Rated]
+) -> Path:
+  """Of what the folds of this command on these rows have said; deleted when its model is saved."""
+  asked = replace(settings, resume_from_checkpoint=None, overwrite_output_dir=False)
+  identity = repr((kind, asked, sorted(fields.items()), rows)).encode()
+  return Path(settings.output_dir) / f".folds-{hashlib.sha256(identity).hexdigest()[:8]}"
+
+
 def headline(summary: PairSummary | RatingSummary) -> dict[str, object]:
   if isinstance(summary, PairSummary):
     return {"accuracy": summary.accuracy}
@@ -87,25 +99,31 @@ def cross_validate(
   )
   place_of = folds_of(rows, kind.folds, settings.seed)
   fields = {**fields, "save_strategy": "no", "report_to": "none"}
-  known: Known = {}
-  found = []
+  journal, found = journal_of(kind, settings, fields, rows), []
+  known, losses = json.loads(journal.read_text("utf-8")) if journal.exists() else ({}, [])
+  if losses:
+    log(f"{len(losses)} folds of an interrupted run are kept")
   begun = time.monotonic()
   for fold in range(kind.folds):
     train = [row for row, place in zip(rows, place_of, strict=True) if place != fold]
     held_out = [row for row, place in zip(rows, place_of, strict=True) if place == fold]
     log(f"fold {fold + 1} of {kind.folds}: {len(train)} {kind.called} to train on, {len(held_out)} held out")
     loaded, renderer = load()
-    rendered = kind.render(train, renderer, settings.drop_refused)
-    lora = configuration.lora_of(settings, kind.task_type, head_name(loaded.model))
+    model = loaded.model
     with tempfile.TemporaryDirectory() as folder:
-      own, parameters = replace(settings, output_dir=folder), loaded.model.num_parameters()
+      own, parameters = replace(settings, output_dir=folder), model.num_parameters()
       config, _ = configuration.trainer_config(
         kind.config_class(), own, fields, parameters, has_eval=False, **kind.own_fields()
       )
-      model, training = kind.fit(loaded.model, renderer, rendered, config, head=loaded.head, peft_config=lora)
+      if fold >= len(losses):
+        rendered = kind.render(train, renderer, settings.drop_refused)
+        lora = configuration.lora_of(settings, kind.task_type, head_name(model))
+        model, training = kind.fit(model, renderer, rendered, config, head=loaded.head, peft_config=lora)
+        losses.append(training["train_loss"])
     if config.process_index == 0:
       evaluation = kind.evaluated(Pooled(known, model.eval(), renderer, kind.heads), held_out)
-      found.append(Fold(len(train), len(held_out), training["train_loss"], **headline(evaluation.summary)))
+      found.append(Fold(len(train), len(held_out), losses[fold], **headline(evaluation.summary)))
+      write_whole(journal, [to_json([known, losses[: fold + 1]])])
     del model, loaded
     gc.collect()
     one = (time.monotonic() - begun) / (fold + 1)

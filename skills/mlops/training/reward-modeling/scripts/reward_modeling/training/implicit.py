@@ -1,21 +1,24 @@
 """Implicit process rewards: a language model learns which answers are right, and its log-ratio to its start scores every step.
 
 r = beta * log(pi(y | x) / pi_start(y | x)); cross-entropy of sigmoid(r) with the label (arXiv:2412.01981, equation 5).
-An answer is a solution with its label at two places: before its first token, and at its last.
+An answer is a solution whose last step alone has a label.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from .. import checkpoints
+from ..attention import language_logits, shared_prefix
 from ..data.records import Records, Solution, to_score
 from ..errors import DataError, UsageError
 from ..evaluation.steps import StepEvaluation, evaluate_steps
@@ -24,6 +27,7 @@ from ..heads import unwrapped
 from ..hf import Model
 from ..implicit import LogRatio, LogRatioRenderer, golden_ratios
 from ..output_folder import staged
+from ..packing import right_padded
 from ..process import ProcessRewardModel, steps_in
 from ..rendering import Conversation
 from ..step_rendering import STEP_SEPARATOR, default_separator
@@ -38,12 +42,37 @@ if TYPE_CHECKING:
   from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 
-def answer_log_probs(model: nn.Module, ids: Tensor, mask: Tensor, starts: Tensor) -> Tensor:
-  """[S] sums over the tokens after `starts` [S]. ids, mask: [S, T], padded on the right."""
-  logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
-  tokens = -F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
-  places = torch.arange(ids.shape[1] - 1, device=ids.device)
-  return (tokens * (mask[:, 1:].bool() & (places >= starts[:, None]))).sum(1)
+class AnswerCollator(StepCollator):
+  """Of S answers of at most K tokens: `ends` [S, K], where each token is predicted, `targets` [S, K] the tokens, IGNORED after
+  an answer's last, and `labels` [S, 2], of which the second counts.
+  """
+
+  @staticmethod
+  def flat(rows: list[dict[str, list]]) -> tuple[list[list[int]], Tensor, dict[str, Tensor]]:
+    sequences = [row["input_ids"] for row in rows]
+    tokens = [torch.tensor(row["input_ids"][row["start"] + 1 :]) for row in rows]
+    targets = pad_sequence(tokens, batch_first=True, padding_value=int(IGNORED))
+    starts, places = torch.tensor([row["start"] for row in rows]), torch.arange(targets.shape[1])
+    ends = (starts[:, None] + places) * (targets != IGNORED)
+    labels = torch.tensor([[IGNORED, *row["labels"]] for row in rows])  # transformers counts those after the first
+    return sequences, ends, {"targets": targets, "labels": labels}
+
+  def __call__(self, rows: list[dict[str, list]]) -> dict[str, Tensor]:
+    sequences, ends, rest = self.flat(rows)
+    ids, mask = right_padded(sequences, self.pad_token_id)
+    return {"input_ids": ids, "attention_mask": mask, "ends": ends, **rest}
+
+
+def answer_log_probs(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+  """[S] sums over the tokens of each answer of a batch of `AnswerCollator`, padded or packed."""
+  own = {name: part for name, part in inputs.items() if name not in ("ends", "targets", "labels")}
+  ends, targets, written = inputs["ends"], inputs["targets"], inputs["targets"] != IGNORED
+  rows = torch.arange(len(own["input_ids"]), device=ends.device)[:, None].expand_as(
+    ends
+  )  # the one packed row, or each its own
+  logits, _ = language_logits(model, own, rows[written], ends[written])
+  tokens = -F.cross_entropy(logits, targets[written], reduction="none")
+  return tokens.new_zeros(ends.shape).masked_scatter(written, tokens).sum(1)
 
 
 class ImplicitTrainer(ProcessTrainer):
@@ -58,15 +87,12 @@ class ImplicitTrainer(ProcessTrainer):
     return_outputs: bool = False,
     num_items_in_batch: Tensor | int | None = None,
   ):
-    labeled = inputs["labels"] != IGNORED
-    starts = labeled.int().argmax(1)
-    read = (inputs["input_ids"], inputs["attention_mask"], starts)
-    with torch.no_grad():
-      before = answer_log_probs(self.ratio.reference, *read)
-    rewards = self.ratio.scale * (answer_log_probs(model, *read) - before)
-    labels = inputs["labels"].gather(1, starts[:, None])[:, 0]
-    count = labeled.sum() if num_items_in_batch is None else num_items_in_batch
-    loss = 2 * F.binary_cross_entropy_with_logits(rewards, labels, reduction="sum") / count
+    start, labels = self.ratio.reference, inputs["labels"][:, 1]
+    with torch.no_grad(), shared_prefix(start) if "layout" in inputs else contextlib.nullcontext():
+      before = answer_log_probs(start, inputs)
+    rewards = self.ratio.scale * (answer_log_probs(model, inputs) - before)
+    count = len(labels) if num_items_in_batch is None else num_items_in_batch
+    loss = F.binary_cross_entropy_with_logits(rewards, labels.to(rewards), reduction="sum") / count
     return (loss, {"logits": rewards}) if return_outputs else loss
 
 
@@ -104,7 +130,7 @@ class ImplicitRewards(StepLabels):
         raise DataError("the answers are not labeled as right or wrong", where=row.origin, hint=hint)
       for completion, score in zip(row.completions, row.scores, strict=True):
         steps = steps_in(Conversation(row.prompt, completion, row.tools, row.origin), separator)
-        labels = [float(score), *[None] * (len(steps) - 1), float(score)]
+        labels = [*[None] * (len(steps) - 1), float(score)]
         found.append(Solution(row.prompt, steps, labels, origin=row.origin))
     return found
 
@@ -117,16 +143,11 @@ class ImplicitRewards(StepLabels):
   def audited(self, data: Data, renderer: LogRatioRenderer, settings: DataSettings) -> Data:
     return data  # labels of answers are not labels of steps
 
-  def render(self, records: Sequence[Solution], *how: object, **more: object) -> Rows:
-    rows = super().render(records, *how, **more)
-    counts = {name: rows.counts[name] // 2 for name in ("labels_used", "correct_steps")}  # one stands at two places
-    counts["steps_unlabeled"] = sum(len(one.steps[1:]) for one in records)
-    return replace(rows, counts=rows.counts | counts, size=f"{counts['labels_used']} labeled answers")
-
   def fit(
     self, model: Model, renderer: LogRatioRenderer, rows: Rows, config: TrainingArguments, **run: object
   ) -> tuple[Model, dict[str, Any]]:
-    own = {"ratio": log_ratio(model.to(config.device)), "loss": self.loss, "data_collator": StepCollator(0)}
+    own = {"ratio": log_ratio(model.to(config.device)), "loss": self.loss, "shared_prefix": self.shared_prefix}
+    own |= {"data_collator": AnswerCollator(0)}
     return loop.fit(ImplicitTrainer, model, renderer, rows, config, **own, **run)
 
   def evaluate(
@@ -135,8 +156,7 @@ class ImplicitRewards(StepLabels):
     """Of last steps alone: an answer is taken for right where its reward is above 0."""
     scorer = ProcessRewardModel(log_ratio(model), renderer)
     scorer.value = float
-    rows = [replace(one, labels=one.labels[1:]) for one in held_out or trained_on]
-    evaluation = evaluate_steps(scorer, rows, threshold=0.0)
+    evaluation = evaluate_steps(scorer, held_out or trained_on, threshold=0.0)
     rewards = [row["step_rewards"][-1] for row in evaluation.rows]
     return evaluation if held_out else None, [one for one in rewards if one is not None], "answers"
 

@@ -66,7 +66,8 @@ def packed_batches(trainer: Trainer, wanted: bool | None = None) -> Iterator[str
   """
   base = unwrapped(trainer.model)
   share = not any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in trainer.model.modules())
-  reason = reason_against(base, wanted, scored_at(base))
+  language = base.get_output_embeddings() is not None  # whose logits its trainer reads itself, at `ends`
+  reason = reason_against(base, wanted, "last_token" if language else scored_at(base))
   if any(map(drops_attention, trainer.model.modules())):
     reason = "attention dropout is on"
   if trainer.args.neftune_noise_alpha:
@@ -85,10 +86,11 @@ def packed_batches(trainer: Trainer, wanted: bool | None = None) -> Iterator[str
     return output
 
   collator, trainer.data_collator = trainer.data_collator, PackedCollator(trainer.data_collator.flat, share, base)
-  hooks = [
-    getattr(base, head_name(base)).register_forward_hook(lambda module, inputs, scores: kept.append(scores)),
-    base.register_forward_hook(at_ends, with_kwargs=True),
-  ]
+  hooks = []
+  if not language:
+    head = getattr(base, head_name(base))
+    hooks.append(head.register_forward_hook(lambda module, inputs, scores: kept.append(scores)))
+    hooks.append(base.register_forward_hook(at_ends, with_kwargs=True))
   try:
     with shared_prefix(base):
       yield None

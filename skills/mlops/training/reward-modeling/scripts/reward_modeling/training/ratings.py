@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -125,17 +125,16 @@ class Ratings(Pairs):
     return Rows(Dataset.from_list(self._together(kept)), [one for one, _ in kept], counts, f"{len(kept)} answers")
 
   def _together(self, answers: Sequence[tuple[Rated, list[int]]]) -> list[dict[str, list]]:
-    """A row holds the answers to a prompt, up to ANSWERS_TOGETHER: it is computed once, and a batch tells how they differ."""
-    prompts: dict[str, list[tuple[list[int], list[float | None]]]] = {}
-    for one, ids in answers:
-      key = json.dumps([one.prompt, one.tools], sort_keys=True, default=str)
-      prompts.setdefault(key, []).append((ids, [one.ratings.get(head.name) for head in self.heads]))
-    rows = [
-      own[start : start + ANSWERS_TOGETHER]
-      for own in prompts.values()
-      for start in range(0, len(own), ANSWERS_TOGETHER)
-    ]
-    return [dict(zip(("sequences", "targets"), map(list, zip(*own, strict=True)), strict=True)) for own in rows]
+    """A row holds answers to a prompt that follow each other, up to ANSWERS_TOGETHER: it is computed once. Others stay apart, since
+    what needs the prompt is learned from batches of many prompts.
+    """
+    rows = []
+    for _, group in groupby(answers, key=lambda one: (one[0].prompt, one[0].tools)):
+      same = list(group)
+      for own in (same[i : i + ANSWERS_TOGETHER] for i in range(0, len(same), ANSWERS_TOGETHER)):
+        targets = [[one.ratings.get(head.name) for head in self.heads] for one, _ in own]
+        rows.append({"sequences": [ids for _, ids in own], "targets": targets})
+    return rows
 
   def found(self, rows: Rows, renderer: Renderer) -> dict[str, Any]:
     log(f"rendered: {listed(rows.counts)}; longest allowed {renderer.max_length} tokens")

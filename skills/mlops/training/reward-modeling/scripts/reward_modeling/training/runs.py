@@ -78,6 +78,8 @@ def train(kind: Learner, settings: Settings, fields: Mapping[str, object]) -> Mo
   training |= {"head": loaded.head, "counts": result["counts"], "base_model": settings.model_name_or_path}
   training |= {"dataset": settings.dataset_name, "loss": kind.loss}
   evaluation, made = _saved(kind, model.eval(), renderer, held_out, rows.records, output_dir, training, validation)
+  for journal in output_dir.glob(".folds-*"):
+    journal.unlink()
   if report and evaluation:
     said = {"dataset": settings.dataset_name, "format": data.format, "set_aside": data.set_aside}
     report.add_held_out(evaluation, model=str(output_dir), **said)

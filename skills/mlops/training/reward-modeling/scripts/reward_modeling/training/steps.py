@@ -173,7 +173,7 @@ def render_solutions(
       counts["steps_unlabeled"] += one.labels.count(None) + len(one.steps) - len(one.labels)
       if solution is None:
         continue
-      at = zip(solution.positions, one.labels, strict=False)
+      at = zip(solution.positions[renderer.from_start :], one.labels, strict=False)
       labels = {place: label for place, label in at if label is not None}
       chosen = drawn(number, sorted(labels))
       counts["labels_not_drawn"] += len(labels) - len(chosen)
@@ -181,7 +181,9 @@ def render_solutions(
       counts["correct_steps"] += sum(labels[place] >= 0.5 for place in chosen)
       if chosen:
         kept.append(one)
-        rows += _rows_of(renderer.rows(solution), {place: labels[place] for place in chosen})
+        made = _rows_of(renderer.rows(solution), {place: labels[place] for place in chosen})
+        start = {"start": solution.positions[0]} if renderer.from_start else {}
+        rows += [row | start for row in made]
   if refused:
     settle_refused(refused, len(solutions), f"{len(refused)} solutions", drop_refused)
     counts["dropped_refused"] = len(refused)
@@ -191,7 +193,7 @@ def render_solutions(
   done = {name: renderer.counts[name] - before.get(name, 0) for name in ("dropped", "truncated", "steps_dropped")}
   counts |= {"solutions_used": len(kept), "rows": len(rows), "solutions_dropped_over_length": done["dropped"]}
   counts |= {"prompts_truncated": done["truncated"], "steps_dropped_over_length": done["steps_dropped"]}
-  return Rows(Dataset.from_list(rows), kept, counts, f"{counts['labels_used']} labeled steps")
+  return Rows(Dataset.from_list(rows), kept, counts, f"{counts['labels_used']} labels")
 
 
 def _rows_of(rows: Iterable[tuple[list[int], list[int]]], labels: dict[int, float]) -> list[dict[str, list]]:
