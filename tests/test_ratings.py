@@ -521,7 +521,7 @@ def test_a_label_says_whether_an_answer_is_desirable(good, bad, tmp_path):
   from reward_modeling.data.records import rated_answers
 
   rows = [GOOD | {"thumb": label} for label in (good, bad, None)]
-  records = load(str(write_jsonl(tmp_path / "kto.jsonl", rows)), columns={"label": "thumb"})
+  records = load(str(write_jsonl(tmp_path / "kto.jsonl", rows)), columns={"label": "thumb"}, format="kto")
   assert [one.ratings for one in rated_answers(records)] == [{"desirable": 1.0}, {"desirable": 0.0}]
   assert records.set_aside == {"unlabeled": 1}
 
@@ -588,7 +588,7 @@ BAD_RATINGS = {
   ),
   "a later label": (
     *("binary", [GOOD | {"label": label} for label in (True, "false", "maybe")], 3),
-    *("`label` is maybe, not one of true, 1, yes", 3),
+    *("`label` is text (maybe), not one of true, 1, yes", 3),
   ),
   "another column": ("regression", [GOOD | {"stars": 4}], 3, "what was not read: stars (--columns score=NAME", None),
   "none at all": ("regression", [GOOD | {"ratings": {"a": None}}] * 3, 3, "are too few (unlabeled 3 set aside)", None),

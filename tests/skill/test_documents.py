@@ -311,6 +311,7 @@ def test_help_answers_at_once(name):
   assert processor_time(name, "--help") < 0.5
 
 
-def test_ten_thousand_rows_are_checked_in_three_seconds(tmp_path):
+def test_ten_thousand_rows_are_checked_in_a_few_seconds(tmp_path):
+  """It takes 2 to 3; what is not linear in the rows, or reads them once more, takes over 5."""
   rows = write_jsonl(tmp_path / "pairs.jsonl", toy_pairs(10_000))
-  assert processor_time("check_data.py", rows, "--output", tmp_path / "o.jsonl", "--overwrite") < 3
+  assert processor_time("check_data.py", rows, "--output", tmp_path / "o.jsonl", "--overwrite") < 5

@@ -202,7 +202,12 @@ def test_labels_of_single_answers(read, good, bad):
   assert read(*rows).format == ("completion" if good in (1, "1") and good is not True else "kto")
 
 
-@pytest.mark.parametrize("label", ["maybe", "yes", 2])  # yes: is it toxic?
+def test_yes_to_a_question_that_nobody_knows_is_read_as_good_only_when_told_so(read):
+  row = {"prompt": "Q", "completion": "A", "label": "yes"}  # is it toxic?
+  assert read(row).format == "completion" and read(row, format="kto").rows[0].scores == [1.0]
+
+
+@pytest.mark.parametrize("label", ["maybe", 2])
 def test_a_label_that_says_nothing_is_refused(read, label):
   with pytest.raises(DataError, match="`label` is"):
     read({"prompt": "Q", "completion": "A", "label": label}, format="kto")

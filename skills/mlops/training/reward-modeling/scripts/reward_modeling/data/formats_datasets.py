@@ -215,9 +215,13 @@ _WORDS = (
 DESIRABLE = {word: 1.0 - place for place, words in enumerate(_WORDS) for word in words.split()}
 
 
+_UNCLEAR = ("1", "0", "-1", "yes", "no")
+"""Of what nobody knows: is it good, or is it toxic? Read with --format kto."""
+
+
 def _is_kto(row: Row) -> bool:
   label = key(row.get("label"))
-  return bool(_kto_columns(row)) and label in DESIRABLE and not label.lstrip("-").isdecimal()
+  return bool(_kto_columns(row)) and label in DESIRABLE and label not in _UNCLEAR
 
 
 @_pairs(
