@@ -312,6 +312,6 @@ def test_help_answers_at_once(name):
 
 
 def test_ten_thousand_rows_are_checked_in_a_few_seconds(tmp_path):
-  """It takes 2 to 3; what is not linear in the rows, or reads them once more, takes over 5."""
+  """About 3 beside other work; the limit is for what grows faster than the rows."""
   rows = write_jsonl(tmp_path / "pairs.jsonl", toy_pairs(10_000))
   assert processor_time("check_data.py", rows, "--output", tmp_path / "o.jsonl", "--overwrite") < 5
