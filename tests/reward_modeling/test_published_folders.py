@@ -120,7 +120,12 @@ def test_how_a_model_lies_in_its_folder_does_not_change_its_scores(how, tmp_path
   assert found == pytest.approx(by_transformers(folder) if how == "bf16" else plain, abs=1e-5)
 
 
-@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_two_texts_that_a_tokenizer_would_glue_together_are_turns(tmp_path):
+  _, notes = by_ours(save_tiny("modernbert", tmp_path / "model", head=1))  # whose tiny tokenizer knows one text alone
+  assert any("'User: ' and 'Assistant: ' before the turns" in note for note in notes)
+
+
+@pytest.mark.parametrize("family", ["bert"])
 def test_an_encoder_without_a_chat_template_reads_two_texts(family, tmp_path):
   """As cross encoders and most published encoders; its scores then are those of `tokenizer(question, answer)`."""
   folder = save_tiny(family, tmp_path / "cross-encoder", head=1)

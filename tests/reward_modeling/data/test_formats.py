@@ -302,7 +302,10 @@ OTHER_BAD = [
     {"prompt": "p", "response_a": "x", "response_b": "y", "winner": 2},
     "`winner` holds numbers, which do not say which answer is better: 2 (1 rows)",
   ),
-  ({"prompt": "p", "response_a": "x", "response_b": "y", "winner": "first"}, "`winner` is first: expected a, b, tie"),
+  (
+    {"prompt": "p", "response_a": "x", "response_b": "y", "winner": "foremost"},
+    "`winner` is foremost: expected a, b, tie",
+  ),
   ({"chosen": "left", "rejected": "right"}, "share no prefix"),
   ({"a": 1, "b": 2}, "no format has the columns a, b"),
 ]

@@ -106,7 +106,7 @@ def test_datasets_known_by_their_columns_mean_what_their_cards_say(tmp_path, row
 def test_the_flag_is_read_and_checked():
   assert cli.winner_values("1=a, 0=b,2.0=tie,-1=model_b") == {"1": "a", "0": "b", "2": "tie", "-1": "b"}
   parser = cli.Parser("about", "x.py", WinnerSettings)
-  for wrong in ("1", "1=first", "=a", ""):
+  for wrong in ("1", "1=foremost", "=a", ""):
     with pytest.raises(UsageError, match="expected VALUE=a"):
       parser.parse_args(["--winner_values", wrong])
 

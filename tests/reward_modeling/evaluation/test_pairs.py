@@ -28,6 +28,7 @@ HALF = np.where(np.arange(N) % 2, 1.0, -1.0)
 
 # What each diagnostic must be said of; one without a line here fails the test.
 DESERVING = {
+  "not_scored": lambda: summary(np.where(RIGHT, 1, -1) * np.log(4), not_scored=N),
   "chance": lambda: summary(HALF * 0.1),
   "below_chance": lambda: summary(np.where(RIGHT, -1.0, 1.0)),
   "length_baseline": lambda: summary(np.where(RIGHT, 1.0, -1.0), np.where(RIGHT, 9, 1), np.where(RIGHT, 1, 9)),

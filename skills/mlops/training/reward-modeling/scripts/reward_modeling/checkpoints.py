@@ -136,7 +136,7 @@ def load(
   rows, guess = model.get_input_embeddings().num_embeddings, {}
   if card is None:
     check_embedded(path, tokenizer, rows)
-    if not (tokenizer.chat_template or family) and scored_at(model) == "pooled":
+    if not family and _reads_pairs(tokenizer, model):
       guess = {"text_format": "pair"}  # as published
     notes += _adopt_foreign_tokenizer(path, tokenizer, model, kind, family)
   tokenizer.padding_side = "right"
@@ -214,15 +214,21 @@ def check_kind(path: str, family: Family, kind: Kind) -> None:
     raise ModelError(f"{path} is {found.called} ({family.called}): it scores {found.scores}, not {kind.scores}")
 
 
+def _reads_pairs(tokenizer: Tokenizer, model: Model) -> bool:
+  """An encoder without a chat template, whose tokenizer keeps two texts apart."""
+  apart = tokenizer.num_special_tokens_to_add(pair=True) > 0
+  return apart and not tokenizer.chat_template and scored_at(model) == "pooled"
+
+
 def _adopt_foreign_tokenizer(
   path: str, tokenizer: Tokenizer, model: Model, kind: Kind, family: Family | None
 ) -> list[str]:
-  pooled, text = scored_at(model) == "pooled", "its own chat template"
+  paired, text = _reads_pairs(tokenizer, model), "its own chat template"
   if not tokenizer.chat_template:
     prepare_tokenizer(tokenizer)
-    text = "prompt and answer as a text pair" if pooled else "'User: ' and 'Assistant: ' before the turns"
+    text = "prompt and answer as a text pair" if paired else "'User: ' and 'Assistant: ' before the turns"
     text += " (it has no chat template; --chat_template_path gives another)"
-  head = f"its {head_name(model)} head, read at the {'first' if pooled else 'last'} token"
+  head = f"its {head_name(model)} head, read at the {'first' if scored_at(model) == 'pooled' else 'last'} token"
   unknown = f"{path} has no {CARD} and is not a known public model (score.py --list_public_models)"
   notes = [family.read_by(path) if family else f"{unknown}: assumed are {text} and {head}"]
   if family and "has no" in text and not family.pair:

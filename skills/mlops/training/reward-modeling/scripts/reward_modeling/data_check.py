@@ -102,6 +102,8 @@ class CheckSettings(ReadingSettings, WinnerSettings, TextSettings):
       if given and not is_there:
         hint = "add --output clean.jsonl" if needed == output else None
         raise UsageError(f"{name} needs {needed}, which is not given", hint=hint)
+    if self.held_out and Path(self.held_out).resolve() == Path(self.output).resolve():
+      raise UsageError("--held_out and --output are the same file")
 
   @property
   def sources(self) -> list[str]:
@@ -323,8 +325,8 @@ def _report(result: Checked, set_aside: dict[str, int]) -> None:
   if result.dropped_completions:
     log(f"dropped completions of rankings that stay: {listed(result.dropped_completions)}")
   if result.output:
-    apart = f", {result.held_out} of them, of other prompts, to --held_out" if result.held_out else ""
-    log(f"wrote {result.kept} rows to {result.output}{apart}")
+    apart = f", and {result.held_out} of other prompts to --held_out" if result.held_out else ""
+    log(f"wrote {result.kept - (result.held_out or 0)} rows to {result.output}{apart}")
 
 
 def _entry(kind: type[_Entry], one: object, *about: str) -> _Entry:

@@ -122,6 +122,11 @@ _OTHER_NAMES = {
 ROLES = {name: role for role, others in _OTHER_NAMES.items() for name in (role, *others)}
 _WHO = ("role", "from", "speaker", "author", "sender", "who", "type")
 _SAID = ("content", "value", "text", "said", "utterance", "message", "body", "parts")
+_TALKS = frozenset(
+  ["prompt", "messages", "conversations", "conversation", "dialogue", "history", "context", "question"]
+)
+_UNSURE = ("type", "author")
+"""In text elsewhere, objects that have these are what an answer says."""
 _EXCHANGES = tuple(map(frozenset, (("human", "assistant"), ("user", "assistant"), ("input", "output"))))
 
 # Python as pandas and numpy print it: arrays without commas, array(...), dtype=..., nan. Strings are tokens of their own, so
@@ -141,7 +146,9 @@ def decoded(value, column: str) -> object:
   if isinstance(value, dict):
     return unnested(value)
   if isinstance(value, list):
-    return _exchanges(value) or [decoded(item, "") if isinstance(item, str) else item for item in value]
+    return (column not in LISTS and _exchanges(value)) or [
+      decoded(item, "") if isinstance(item, str) else item for item in value
+    ]
   opens = _OPENS.match(value) if isinstance(value, str) else None
   if not opens:
     return value
@@ -150,6 +157,13 @@ def decoded(value, column: str) -> object:
   if not (likely or objects_open or column in LISTS):
     return value
   found = clean(_parsed(value))
+  if (
+    not likely
+    and column not in _TALKS | LISTS
+    and are_messages(found)
+    and any(speech(one)[0] in _UNSURE for one in found)
+  ):
+    return value
   if isinstance(found, list) and (are_messages(found) or (column in LISTS and not likely)):
     return decoded(found, column)
   if isinstance(found, dict) and (_is_message(found) or any(are_messages(item) for item in found.values())):

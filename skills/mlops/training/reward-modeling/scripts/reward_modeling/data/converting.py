@@ -19,7 +19,7 @@ from .columns import (
   renamed,
   same_columns,
 )
-from .entries import Format, Numbered, Problems, Row, SetAsideError, key, meaning
+from .entries import COMMON, Format, Numbered, Problems, Row, SetAsideError, key, meaning
 from .files import Table, suffix
 from .formats import (
   ANSWERS,
@@ -65,7 +65,7 @@ class Reading:
 
 
 def is_one_piece(table: Table, reading: Reading) -> bool:
-  rows = [row for _, row in _decoded(_head(table), reading.columns or {}, [])]
+  rows = [row for _, row in _decoded(_head(table), reading, [])]
   with contextlib.suppress(DataError):
     return (named(reading.format) if reading.format else recognize(rows, table.name, reading.tiers)).one_piece
   return False
@@ -78,7 +78,7 @@ def _head(table: Table) -> Table:
 def records_of(table: Table, reading: Reading, *, first: bool = True) -> Records:
   """first: in later slices of a file any number of rows may be unreadable."""
   problems = list(table.problems)
-  numbered = _decoded(table, reading.columns or {}, problems)
+  numbered = _decoded(table, reading, problems)
   chosen = reader = _format_of(table, [row for _, row in numbered], problems, reading)
   if chosen.expand:
     numbered, reader = chosen.expand(numbered, problems), LABELED["ranks"]
@@ -121,9 +121,11 @@ def records_of(table: Table, reading: Reading, *, first: bool = True) -> Records
   )
 
 
-def _decoded(table: Table, columns: dict[str, str], problems: Problems) -> Numbered:
+def _decoded(table: Table, reading: Reading, problems: Problems) -> Numbered:
+  columns = reading.columns or {}
+  told = bool(reading.format) or not columns.keys() <= {"prompt", "system", *COMMON}
   head = table.rows[:FIRST_ROWS]
-  in_columns, labels = answers_in_columns(head)
+  in_columns, labels = answers_in_columns(head, told)
   columns = ({} if in_columns else same_columns(head)) | columns
   roots = check_columns(table, columns) if columns else {}
   lists = lists_in_cells(head) if suffix(Path(table.name)) in (".csv", ".tsv") else []
@@ -168,7 +170,7 @@ def _format_of(table: Table, rows: list[Row], problems: Problems, reading: Readi
 
 def _suggestions() -> ModuleType | None:
   """Not in every installed copy."""
-  with contextlib.suppress(ModuleNotFoundError):
+  with contextlib.suppress(ImportError):
     from . import suggestions
 
     return suggestions
@@ -200,7 +202,8 @@ def _guess(table: Table, reading: Reading, layouts: str = "any") -> str | None:
       tried = replace(reading, columns=columns, format=format, leave_out_unreadable=False)
       records = records_of(head, tried)
     except DataError as error:
-      return "--winner_values" in (error.hint or "")
+      asks = f"{error.message} {error.hint}"
+      return "--winner_values" in asks or "--format first_error_from_1" in asks
     return bool(records.rows) and (layouts != "labeled" or records.format in LABELED)
 
   return module.guess(head.rows[0], works, layouts)
@@ -243,7 +246,7 @@ def _undecided(chosen: Format, row: Row, record: Record) -> str | None:
     return "unlabeled" if all(value is None for one in record.ratings for value in one.values()) else None
   if ranked is None and (chosen.winner or not {"scores", "correct", "ranks"}.isdisjoint(row)):
     return "unlabeled"
-  if any(row.get(name, "") is None for name in ("label", "kto_tag")):
+  if chosen.name != "first_error_from_1" and any(row.get(name, "") is None for name in ("label", "kto_tag")):
     return "unlabeled"
   # distilabel writes pairs whose order means nothing, with the status tie.
   tied = isinstance(record, Comparison) and str(row.get("status")).strip().lower() == "tie"

@@ -16,11 +16,27 @@ Numbered = list[tuple[int, Row]]
 Problems = list[tuple[int, str]]
 
 
-_SIDES = ("{}", *(f"{noun} {{}}" for noun in ["model", "response", "conversation", "answer", "assistant", "option"]))
+_NOUNS = ("model", "response", "conversation", "answer", "assistant", "option", "completion")
+_CALLED = {
+  "a": (
+    "a",
+    "first",
+    "left",
+    *(f"{noun} {name}" for noun in _NOUNS for name in "a1"),
+    *(f"first {noun}" for noun in _NOUNS),
+  ),
+  "b": (
+    "b",
+    "second",
+    "right",
+    *(f"{noun} {name}" for noun in _NOUNS for name in "b2"),
+    *(f"second {noun}" for noun in _NOUNS),
+  ),
+}
 WINNER_WORDS = {
-  form.format(side).replace(" ", gap) + more: side
-  for side in "ab"
-  for form in _SIDES
+  name.replace(" ", gap) + more: side
+  for side, names in _CALLED.items()
+  for name in names
   for gap in " _"
   for more in ("", " is better", " wins")
 } | {

@@ -215,7 +215,7 @@ _WORDS = (
 DESIRABLE = {word: 1.0 - place for place, words in enumerate(_WORDS) for word in words.split()}
 
 
-_UNCLEAR = ("1", "0", "-1", "yes", "no")
+_UNCLEAR = ("1", "0", "-1", "yes", "no", "positive", "negative")
 """Of what nobody knows: is it good, or is it toxic? Read with --format kto."""
 
 

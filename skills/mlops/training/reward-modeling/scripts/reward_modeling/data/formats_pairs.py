@@ -276,7 +276,9 @@ def by_winner(
     return Ranking(prompt, answers, None if winner is None else [0.0, 0.0], margin=margin)
   if winner not in ("a", "b"):
     what = "expected a, b, tie, model_a or model_b, or a name in the columns of these"
-    raise RowError(f"`winner` is {short(winner)}: {what}; if it is a tie, add --winner_values '{short(winner)}=tie'")
+    raise RowError(
+      f"`winner` is {short(winner)}: {what}; say it with --winner_values '{short(winner)}=tie', or =a or =b"
+    )
   second = winner == "b"
   return Comparison(prompt, *(answers[::-1] if second else answers), margin=margin, rejected_first=second)
 

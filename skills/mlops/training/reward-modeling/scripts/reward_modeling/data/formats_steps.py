@@ -20,7 +20,7 @@ STEP_TAG = "ки"
 _FIRST_STEP = re.compile(r"(?:#+ *|\*\*)?\bstep *1\b *[:.)]", re.IGNORECASE)
 MARKS = {"+": 1.0, "-": 0.0}
 _WORDS = dict.fromkeys(("right", "correct", "good", "1", "+", "true"), 1.0)
-_WORDS |= dict.fromkeys(("wrong", "incorrect", "bad", "0", "-", "false"), 0.0)
+_WORDS |= dict.fromkeys(("wrong", "incorrect", "bad", "0", "-", "false"), 0.0) | {"-1": -1}
 _WRONG_SUM = {"prompt": "2+2+2?", "completions": ["2+2=4", "4+2=7"]}
 _BEN = ("Steps", "First_Error_Step", "Correctness")
 _BEN_STEPS, _BEN_ERROR, _BEN_VERDICT = (f"Model_Solution_{name}" for name in _BEN)
@@ -48,7 +48,7 @@ def _labels(row: Row, steps: list[str]) -> list[float | None]:
   """One label a step, or null. A list that ends with the first error leaves the rest without; -1 is wrong."""
   value = expect(row["labels"], list, "labels", "a list with an entry for each step")
   value = [_WORDS.get(label.strip().lower(), label) if isinstance(label, str) else label for label in value]
-  if value and value[-1] in (0, -1) and all(value[:-1]):
+  if value and value[-1] in (0, -1) and all(label and label != -1 for label in value[:-1]):
     value += [None] * (len(steps) - len(value))
   given = [label for label in _one_a_step(value, "labels", steps) if label is not None]
   if -1 in given:
@@ -63,12 +63,21 @@ def _labels(row: Row, steps: list[str]) -> list[float | None]:
   return [None if label is None else float(label) for label in value]
 
 
+def _rated_too(rows: list[Row]) -> str | None:
+  """Whether 0 is neutral, as beside -1, or wrong, can't be seen in its own row."""
+  lists = [labels for row in rows if isinstance(labels := row.get("labels"), list)]
+  if not any(-1 in labels for labels in lists) or not any(0 in labels and -1 not in labels for labels in lists):
+    return None
+  return "`labels` holds -1 in some rows and 0 in others: --columns ratings=labels --neutral bad, good or ignore says what 0 means"
+
+
 @_steps(
   "a prompt and steps with one label each, or up to the first error (TRL, axolotl): true or false, 0 or 1, -1 or 1, + or -, "
   "probabilities, null for no label",
   ("prompt|question|problem", "completions|steps", "labels|step_labels"),
   _WRONG_SUM | {"labels": [True, False]},
   are_lists("completions", "labels"),
+  ask=_rated_too,
 )
 def stepwise(row: Row) -> Solution:
   steps = steps_of(row["completions"], "completions")

@@ -26,9 +26,10 @@ _DESIRED = "label chosen desirable safe liked thumbs feedback accepted good bett
 _ONE = "completion response answer output reply generation solution"
 _SCORE = "score scores rating ratings reward rewards votes upvotes quality grade"
 _RANK = "rank ranks ranking"
-_STEPS, _STEP_LABELS = (
-  "steps step process thoughts",
+_STEPS, _STEP_LABELS, _ERROR = (
+  "steps step process thoughts reasoning rationale",
   "labels label correctness correct scores score ratings rating values",
+  "error mistake wrong incorrect",
 )
 _BODY = f"text content body {_ONE} message"
 _A, _B = "a 1 first left one", "b 2 second right two"
@@ -38,6 +39,8 @@ _LABELED = (
   {"prompt": _PROMPT, "completions": _MANY, "ranks": _RANK},
   {"prompt": _PROMPT, "response_a": _A, "response_b": _B, "winner": WINNER},
   {"prompt": _PROMPT, "completions": _STEPS, "labels": _STEP_LABELS},
+  {"prompt": _PROMPT, "steps": _STEPS, "first_error_step": _ERROR},
+  {"prompt": _PROMPT, "completion": _ONE, "ratings": "ratings attributes aspects scores annotations"},
   {"prompt": _PROMPT, "completion": _ONE, "score": _SCORE},
   {"prompt": _PROMPT, "completion": _ONE, "label": _DESIRED},
   {"prompt": _PROMPT, "completions": "ranked sorted ordered best"},
@@ -116,8 +119,11 @@ def guess(row: Row, works: Callable[[dict[str, str], str | None], bool], layouts
 
 
 def _leaves(value, path: str = "") -> Iterator[tuple[str, object]]:
-  if isinstance(value, list) and len(value) == 2 and "[" not in path and all(isinstance(item, str) for item in value):
+  two = isinstance(value, list) and len(value) == 2 and all(isinstance(item, str) for item in value)
+  if two and "[" not in path and _rank(path, _STEPS) is None:
     yield from ((f"{path}[{place}]", item) for place, item in enumerate(value))
+  if path and _are_ratings(value):
+    yield path, value
   if isinstance(value, dict) and not are_messages([value]):
     for name, item in value.items():
       if re.fullmatch(r"[^.\[\],=]+", name):
@@ -158,12 +164,21 @@ def _could_be(path: str, value, name: str) -> bool:
     return key(value) in DESIRABLE
   if name == "score":
     return type(value) in (int, float)
+  if name == "ratings":
+    return _are_ratings(value)
+  if name == "first_error_step":
+    return value is None or type(value) is int
   if name == "prompt" and is_system(path):
     return False
-  if name not in ("scores", "ranks", "labels", "completions"):
+  if name not in ("scores", "ranks", "labels", "completions", "steps"):
     return not many and (_is_said(value) or (isinstance(value, str) and bool(value.strip())))
-  values, wanted = [value] if many else value, (str, dict) if name == "completions" else (int, float)
+  values, wanted = [value] if many else value, (str, dict) if name in ("completions", "steps") else (int, float)
   return isinstance(values, list) and bool(values) and all(isinstance(one, wanted) for one in values)
+
+
+def _are_ratings(value) -> bool:
+  numbers = [one for one in value.values() if one is not None] if isinstance(value, dict) else []
+  return bool(numbers) and all(type(one) in (int, float) for one in numbers)
 
 
 def _is_said(value) -> bool:

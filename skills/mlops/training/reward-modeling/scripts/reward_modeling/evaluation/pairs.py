@@ -160,7 +160,13 @@ def _strong(estimate: Estimate | None) -> bool:
 
 _CALIBRATION = "confident: confidence minus accuracy is {overconfidence:+.3f} (ECE {ece:.3f}, where chance alone would give {ece_if_calibrated:.3f})"
 
+MANY_UNSCORED = 0.1
 PAIR_DIAGNOSTICS: dict[str, Diagnostic] = {
+  "not_scored": Diagnostic(
+    lambda s: s.not_scored > MANY_UNSCORED * (s.not_scored + s.n_pairs),
+    "{not_scored} pairs did not fit and were not scored: all numbers are of the other {n_pairs}",
+    "raise --max_length if the model reads more, or evaluate with --overlong truncate_left",
+  ),
   "chance": Diagnostic(
     lambda s: s.accuracy.low <= 0.5 <= s.accuracy.high,
     "accuracy {accuracy:.3f} is not distinguishable from chance",

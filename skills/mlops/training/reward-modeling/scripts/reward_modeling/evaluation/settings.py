@@ -85,7 +85,10 @@ class EvaluationSettings(ReadingSettings, WinnerSettings, ScoringSettings):
     check_required(self, ("model_name_or_path", *data), "evaluate.py")
     for name in ("dataset_name", "compare", "best_of_n"):
       if self.benchmark and getattr(self, name):
-        raise UsageError(f"--{name} does nothing with --benchmark, which brings its own data")
+        hint = (
+          "evaluate each model, or compare on the benchmark's file as --dataset_name" if name == "compare" else None
+        )
+        raise UsageError(f"--{name} does nothing with --benchmark, which brings its own data", hint=hint)
     for name in ("answer_column", "answer_pattern"):
       if getattr(self, name) and self.best_of_n is None:
         raise UsageError(f"--{name} does nothing without --best_of_n")

@@ -172,8 +172,9 @@ def choose_threshold(data: LabeledSteps) -> tuple[float, float]:
   if not correct.any() or not erroneous.any():
     raise DataError(
       "a threshold is chosen on solutions with an error and solutions without; of those whose steps are all labeled "
-      f"and scored, {int(erroneous.sum())} have one and {int(correct.sum())} have none",
-      hint="raise --max_length where steps did not fit, or give --threshold_data or --threshold",
+      f"and scored, {int(erroneous.sum())} have one and {int(correct.sum())} have none (of the half of the prompts that the other's "
+      "threshold is chosen on)",
+      hint="give more solutions, --threshold 0.5 or --threshold_data; raise --max_length where steps did not fit",
     )
   distinct = np.unique(scores)
   candidates = np.concatenate([[distinct[0]], (distinct[1:] + distinct[:-1]) / 2, [np.nextafter(distinct[-1], 2)]])

@@ -123,7 +123,7 @@ def cross_validate(
     if config.process_index == 0:
       evaluation = kind.evaluated(Pooled(known, model.eval(), renderer, kind.heads), held_out)
       found.append(Fold(len(train), len(held_out), losses[fold], **headline(evaluation.summary)))
-      write_whole(journal, [to_json([known, losses[: fold + 1]])])
+      write_whole(journal, [to_json([known, losses])])
     del model, loaded
     gc.collect()
     one = (time.monotonic() - begun) / (fold + 1)

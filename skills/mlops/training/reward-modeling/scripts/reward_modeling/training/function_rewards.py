@@ -34,7 +34,10 @@ def function_of(spec: str) -> Callable[..., Returned]:
 
 def refuse_lacking(name: str, function: Callable[..., Returned], columns: Iterable[str]) -> None:
   """Before anything is trained. Raises DataError for columns that the data lacks."""
-  parameters, given = inspect.signature(function).parameters.values(), {*GIVEN, *columns}
+  try:
+    parameters, given = inspect.signature(function).parameters.values(), {*GIVEN, *columns}
+  except ValueError:  # of a function that is written in C
+    return
   takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters)  # another is told at its first call
   needed = [
     one.name for one in parameters if one.default is one.empty and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
