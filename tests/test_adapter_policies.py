@@ -5,18 +5,7 @@ import json
 import pytest
 import torch
 
-from conftest import run_main, toy_pairs, write_jsonl
-
-SAMPLED = {
-  "grpo.py": ("--max_completion_length", 4, "--num_generations", 4, "--max_steps", 2, "--save_strategy", "no"),
-  "ppo.py": ("--response_length", 4, "--total_episodes", 16),
-}
-
-
-@pytest.fixture(scope="module")
-def prompts(tmp_path_factory):
-  rows = [{"prompt": row["prompt"]} for row in toy_pairs(12)]
-  return write_jsonl(tmp_path_factory.mktemp("prompts") / "prompts.jsonl", rows)
+from conftest import SAMPLED, run_main
 
 
 @pytest.fixture(scope="module")
@@ -36,20 +25,22 @@ def adapter(tiny, tmp_path_factory):
   return folder
 
 
-def run(script, policy, prompts, out, *more):
-  named = ("--model_name_or_path", policy, "--dataset_name", prompts, "--output_dir", out)
+def run(script, policy, toy_prompts, out, *more):
+  named = ("--model_name_or_path", policy, "--dataset_name", toy_prompts, "--output_dir", out)
   return run_main(script, *named, "--learning_rate", 1e-3, "--per_device_train_batch_size", 8, *SAMPLED[script], *more)
 
 
 @pytest.mark.parametrize("peft", [(), ("--use_peft",)])
 @pytest.mark.parametrize("script", SAMPLED)
-def test_an_adapter_is_where_training_starts_and_the_reference_stays(script, peft, adapter, tiny, prompts, tmp_path):
+def test_an_adapter_is_where_training_starts_and_the_reference_stays(
+  script, peft, adapter, tiny, toy_prompts, tmp_path
+):
   """Merged weights were frozen, and TRL read its reference from the adapter's base."""
   from peft import PeftModel
   from safetensors.torch import load_file
   from transformers import AutoModelForCausalLM
 
-  done = run(script, adapter, prompts, tmp_path / "out", "--reward_model_path", tiny("qwen2", head=1), *peft)
+  done = run(script, adapter, toy_prompts, tmp_path / "out", "--reward_model_path", tiny("qwen2", head=1), *peft)
   assert done.returncode == 0, done.stderr
   log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
   assert log[0]["kl"] == pytest.approx(0, abs=1e-5), "the first answers are the reference's"
@@ -69,8 +60,10 @@ def test_a_temperature_of_zero_is_refused_before_data_is_read(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("script", SAMPLED)
-def test_a_column_that_a_function_needs_is_missed_before_training(script, tiny, prompts, tmp_path):
-  done = run(script, tiny("qwen2"), prompts, tmp_path / "out", "--reward_functions", "length_penalty", "same_answer")
+def test_a_column_that_a_function_needs_is_missed_before_training(script, tiny, toy_prompts, tmp_path):
+  done = run(
+    script, tiny("qwen2"), toy_prompts, tmp_path / "out", "--reward_functions", "length_penalty", "same_answer"
+  )
   assert done.returncode == 3, done.stderr
   assert "the reward function same_answer needs the column answer" in done.stderr
   assert not (tmp_path / "out" / "log.jsonl").exists()

@@ -7,22 +7,12 @@ import torch
 import transformers
 
 import warm_process
-from conftest import SCRIPTS, run_main, toy_pairs, write_jsonl
+from conftest import SAMPLED, SCRIPTS, run_main, toy_pairs, write_jsonl
 from reward_modeling.errors import UsageError
 from reward_modeling.training import configuration
 
 STEPS = ("--max_steps", 3, "--logging_steps", 1, "--save_strategy", "no", "--learning_rate", 1e-3, "--use_cpu")
 POLICY = ("--learning_rate", 1e-3, "--per_device_train_batch_size", 8)
-SAMPLED = {
-  "grpo.py": ("--max_completion_length", 4, "--num_generations", 4, "--max_steps", 2, "--save_strategy", "no"),
-  "ppo.py": ("--response_length", 4, "--total_episodes", 16),
-}
-
-
-@pytest.fixture(scope="module")
-def prompts(tmp_path_factory):
-  rows = [{"prompt": row["prompt"]} for row in toy_pairs(12)]
-  return write_jsonl(tmp_path_factory.mktemp("prompts") / "prompts.jsonl", rows)
 
 
 def train(tiny, toy_file, out, *more):
@@ -30,8 +20,8 @@ def train(tiny, toy_file, out, *more):
   return run_main("train.py", *named, *STEPS, *more)
 
 
-def policy_words(script, tiny, prompts, out):
-  named = ("--model_name_or_path", tiny("qwen2"), "--reward_functions", "length_penalty", "--dataset_name", prompts)
+def policy_words(script, tiny, toy_prompts, out):
+  named = ("--model_name_or_path", tiny("qwen2"), "--reward_functions", "length_penalty", "--dataset_name", toy_prompts)
   return [*named, "--output_dir", out, *POLICY, *SAMPLED[script]]
 
 
@@ -105,8 +95,8 @@ def test_the_batch_that_fits_is_the_one_that_is_told(tiny, toy_file, tmp_path, m
     ("ppo.py", ("--num_mini_batches", 2, "--num_ppo_epochs", 3)),
   ],
 )
-def test_a_dry_run_counts_the_steps_and_answers_of_the_run(script, more, tiny, prompts, tmp_path):
-  words = [*policy_words(script, tiny, prompts, tmp_path / "out"), *more]
+def test_a_dry_run_counts_the_steps_and_answers_of_the_run(script, more, tiny, toy_prompts, tmp_path):
+  words = [*policy_words(script, tiny, toy_prompts, tmp_path / "out"), *more]
   planned, done = run_main(script, *words, "--dry_run"), run_main(script, *words)
   assert (planned.returncode, done.returncode) == (0, 0), planned.stderr + done.stderr
   log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
@@ -135,23 +125,23 @@ def test_a_dry_run_of_training_counts_the_tokens_of_an_epoch(tiny, tmp_path):
 # ---- launchers ----
 
 
-def test_precision_and_accumulation_of_a_launcher_change_no_run(tiny, prompts, tmp_path, monkeypatch):
+def test_precision_and_accumulation_of_a_launcher_change_no_run(tiny, toy_prompts, tmp_path, monkeypatch):
   """PPO's loop divided its losses by the launcher's accumulation, on top of its own."""
-  assert run_main("ppo.py", *policy_words("ppo.py", tiny, prompts, tmp_path / "alone")).returncode == 0
+  assert run_main("ppo.py", *policy_words("ppo.py", tiny, toy_prompts, tmp_path / "alone")).returncode == 0
   monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
   monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-  done = run_main("ppo.py", *policy_words("ppo.py", tiny, prompts, tmp_path / "launched"))
+  done = run_main("ppo.py", *policy_words("ppo.py", tiny, toy_prompts, tmp_path / "launched"))
   assert done.returncode == 0, done.stderr
   assert "warning: the launcher's mixed_precision bf16 has no effect" in done.stderr
   weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("alone", "launched")]
   assert weights[0] == weights[1]
 
 
-def test_grpo_under_accelerate_launch_is_what_it_is_alone(tiny, prompts, tmp_path):
+def test_grpo_under_accelerate_launch_is_what_it_is_alone(tiny, toy_prompts, tmp_path):
   launch = ["accelerate", "launch", "--mixed_precision", "bf16", "--num_processes", "1", "--num_machines", "1", "--cpu"]
   launch += ["--dynamo_backend", "no"]
   for name, start in (("alone", ["python"]), ("launched", launch)):
-    words = policy_words("grpo.py", tiny, prompts, tmp_path / name)
+    words = policy_words("grpo.py", tiny, toy_prompts, tmp_path / name)
     done = warm_process.shared().run([*start, SCRIPTS / "grpo.py", *words])
     assert done.returncode == 0, done.stderr
   assert "warning: the launcher's mixed_precision bf16 has no effect" in done.stderr

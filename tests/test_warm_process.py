@@ -81,8 +81,8 @@ def test_a_traceback_is_printed(cold_forks, tmp_path):
 
 def test_signals_reach_the_fork(cold_forks, tmp_path):
   script = tmp_path / "wait.py"
-  script.write_text(
-    "import time\nprint('up', flush=True)\ntry:\n    time.sleep(3600)\nexcept KeyboardInterrupt:\n    exit(9)"
+  script.write_text(  # short sleeps: a signal that comes just before one does not end it
+    "import time\ntry:\n    print('up', flush=True)\n    while True:\n        time.sleep(0.1)\nexcept KeyboardInterrupt:\n    exit(9)"
   )
   for number, code in ((signal.SIGINT, 9), (signal.SIGTERM, -signal.SIGTERM), (signal.SIGKILL, -signal.SIGKILL)):
     command = cold_forks.start([sys.executable, script])

@@ -173,7 +173,7 @@ def test_signals_end_a_script_alike(name, tmp_path):
     "from reward_modeling.program import main_guard\n"
     "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     "def main():\n    held = check_output_file(sys.argv[1])\n    try:\n"
-    "        print('ready', file=sys.stderr, flush=True)\n        time.sleep(60)\n    finally:\n"
+    "        print('ready', file=sys.stderr, flush=True)\n        [time.sleep(0.1) for _ in range(600)]\n    finally:\n"
     "        os.kill(os.getpid(), signal.SIGTERM)\n        print('cleared', file=sys.stderr, flush=True)\n"
     "main_guard(main)"
   )

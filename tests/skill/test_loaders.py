@@ -190,6 +190,10 @@ def test_a_copy_of_what_is_named_says_what_it_lacks(tmp_path):
   refused = run_in(skill, "evaluate.py", "--model_name_or_path", model, "--benchmark", "llmbar", code=2)
   assert "this copy of the skill lacks scripts/reward_modeling/evaluation/benchmark_runs.py" in refused.stderr
   assert "copy the whole folder" in refused.stderr
+  pairs.write_text('{"prompt": "hello", "completion": "yes"}\n')
+  run_in(skill, "check_data.py", pairs)
+  pairs.write_text('{"foo": "hello", "bar": "yes"}\n')
+  assert "no format has the columns" in run_in(skill, "check_data.py", pairs, code=3).stderr
   for name, lacks in (("serve.py", "serving/settings.py"), ("label_steps.py", "rollouts.py")):
     assert f"lacks scripts/reward_modeling/{lacks}" in run_in(skill, name, "--help", code=2).stderr
   refused = run_in(skill, "score.py", "--model_name_or_path", model, "--check_server", "http://127.0.0.1:1", code=2)

@@ -152,6 +152,28 @@ def test_a_zero_beside_minus_one_is_asked_about(read):
     read(STEPS | {"labels": [1, 0, -1]})
 
 
+def test_a_zero_in_another_row_than_minus_one_is_asked_about(read):
+  rows = [STEPS | {"labels": [1, -1, -1]}, STEPS | {"labels": [1, 0, 1]}]
+  with pytest.raises(DataError, match="holds -1 in some rows and 0 in others") as caught:
+    read(*rows)
+  assert "--columns ratings=labels" in caught.value.hint
+  assert read(STEPS | {"labels": [-1, -1, 1]}).rows[0].labels == [0, 0, 1]
+
+
+def test_a_winner_that_is_named_is_not_lost_to_scores(read):
+  row = {"prompt": "Q", "response_a": "A", "response_b": "B", "score_a": 1, "score_b": 3, "judgement": "a"}
+  assert pair_of(read(row, columns={"winner": "judgement"})) == ONE_TURN
+
+
+def test_answers_in_json_stay_text(read):
+  text = '[{"type": "tool", "text": "hammer"}]'
+  assert read({"prompt": "Q", "chosen": text, "rejected": "B"}).rows[0].chosen[0]["content"] == text
+
+
+def test_null_is_no_error_where_it_is_counted_from_1(read):
+  assert read(STEPS | {"label": None}, format="first_error_from_1").rows[0].labels == [1, 1, 1]
+
+
 @pytest.mark.parametrize("column", ["label", "first_error_step", "error_step"])
 def test_a_first_error_that_may_be_counted_from_1_is_asked_about(read, column):
   rows = [STEPS | {column: place} for place in (3, 1, -1)]
