@@ -136,9 +136,9 @@ def load(
   rows, guess = model.get_input_embeddings().num_embeddings, {}
   if card is None:
     check_embedded(path, tokenizer, rows)
-    if not family and _reads_pairs(tokenizer, model):
-      guess = {"text_format": "pair"}  # as published
-    notes += _adopt_foreign_tokenizer(path, tokenizer, model, kind, family)
+    paired = _reads_pairs(tokenizer, model)
+    guess = {"text_format": "pair"} if paired and not family else {}  # as published
+    notes += _adopt_foreign_tokenizer(path, tokenizer, model, kind, family, paired)
   tokenizer.padding_side = "right"
   model.eval().to(device)
   if dtype != "float32":
@@ -221,17 +221,17 @@ def _reads_pairs(tokenizer: Tokenizer, model: Model) -> bool:
 
 
 def _adopt_foreign_tokenizer(
-  path: str, tokenizer: Tokenizer, model: Model, kind: Kind, family: Family | None
+  path: str, tokenizer: Tokenizer, model: Model, kind: Kind, family: Family | None, paired: bool
 ) -> list[str]:
-  paired, text = _reads_pairs(tokenizer, model), "its own chat template"
-  if not tokenizer.chat_template:
+  told, text = bool(tokenizer.chat_template), "its own chat template"
+  if not told:
     prepare_tokenizer(tokenizer)
     text = "prompt and answer as a text pair" if paired else "'User: ' and 'Assistant: ' before the turns"
     text += " (it has no chat template; --chat_template_path gives another)"
   head = f"its {head_name(model)} head, read at the {'first' if scored_at(model) == 'pooled' else 'last'} token"
   unknown = f"{path} has no {CARD} and is not a known public model (score.py --list_public_models)"
   notes = [family.read_by(path) if family else f"{unknown}: assumed are {text} and {head}"]
-  if family and "has no" in text and not family.pair:
+  if family and not told and not family.pair:
     notes.append(f"assumed are {text}")
   if writes_the_date(tokenizer):
     notes.append(DATE_NOTE)

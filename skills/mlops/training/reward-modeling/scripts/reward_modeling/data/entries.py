@@ -17,25 +17,16 @@ Problems = list[tuple[int, str]]
 
 
 _NOUNS = ("model", "response", "conversation", "answer", "assistant", "option", "completion")
-_CALLED = {
-  "a": (
-    "a",
-    "first",
-    "left",
-    *(f"{noun} {name}" for noun in _NOUNS for name in "a1"),
-    *(f"first {noun}" for noun in _NOUNS),
-  ),
-  "b": (
-    "b",
-    "second",
-    "right",
-    *(f"{noun} {name}" for noun in _NOUNS for name in "b2"),
-    *(f"second {noun}" for noun in _NOUNS),
-  ),
-}
+
+
+def _called(letter: str, digit: str, ordinal: str, hand: str) -> list[str]:
+  forms = (f"{{}} {letter}", f"{{}} {digit}", f"{ordinal} {{}}")
+  return [letter, ordinal, hand, *(form.format(noun) for noun in _NOUNS for form in forms)]
+
+
 WINNER_WORDS = {
   name.replace(" ", gap) + more: side
-  for side, names in _CALLED.items()
+  for side, names in (("a", _called("a", "1", "first", "left")), ("b", _called("b", "2", "second", "right")))
   for name in names
   for gap in " _"
   for more in ("", " is better", " wins")

@@ -172,8 +172,7 @@ def choose_threshold(data: LabeledSteps) -> tuple[float, float]:
   if not correct.any() or not erroneous.any():
     raise DataError(
       "a threshold is chosen on solutions with an error and solutions without; of those whose steps are all labeled "
-      f"and scored, {int(erroneous.sum())} have one and {int(correct.sum())} have none (of the half of the prompts that the other's "
-      "threshold is chosen on)",
+      f"and scored, {int(erroneous.sum())} have one and {int(correct.sum())} have none",
       hint="give more solutions, --threshold 0.5 or --threshold_data; raise --max_length where steps did not fit",
     )
   distinct = np.unique(scores)
@@ -202,7 +201,11 @@ def cross_fitted(data: LabeledSteps, half: np.ndarray) -> np.ndarray:
   """[solutions] thresholds: each half's chosen on the other. half: [solutions] bool."""
   thresholds = np.empty(len(half))
   for side in (False, True):
-    thresholds[half == side] = choose_threshold(data.of(half != side))[0]
+    try:
+      thresholds[half == side] = choose_threshold(data.of(half != side))[0]
+    except DataError as error:
+      what = f"{error.message} (in half of the prompts, on which the threshold of the other half is chosen)"
+      raise DataError(what, hint=error.hint) from None
   return thresholds
 
 
