@@ -78,7 +78,8 @@ def write_model(folder: Path, hidden: int, layers: int) -> None:
   tokenizer.model_max_length = 4096
   config = Qwen2Config(
         vocab_size=len(tokenizer), hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=1,
-        intermediate_size=8 * hidden // 3, max_position_embeddings=4096, pad_token_id=3, eos_token_id=2, num_labels=1, initializer_range=0.1,
+        intermediate_size=8 * hidden // 3, max_position_embeddings=4096, pad_token_id=3, eos_token_id=2, num_labels=1,
+        initializer_range=0.1 if hidden < 384 else 0.02,
     )  # fmt: skip
   Qwen2ForSequenceClassification(config).save_pretrained(folder)
   tokenizer.save_pretrained(folder)
