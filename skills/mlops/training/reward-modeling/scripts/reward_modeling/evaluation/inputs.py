@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,6 +9,7 @@ from ..data.records import Comparison, Message, Ranking, Rated, Solution, answer
 from ..data.writing import with_metadata
 from ..errors import DataError
 from ..rendering import Conversation, conversations_of
+from ..results import sorted_json
 from ..terminal import progress
 
 if TYPE_CHECKING:  # torch, which over-optimization and the measures do without
@@ -25,7 +25,7 @@ SUBSET_COLUMNS = ("subset", "subject", "category", "domain", "source", "tranche"
 
 def prompt_keys(rows: Sequence[Comparison | Ranking | Solution]) -> list[str]:
   """What rows of the same prompt have in common."""
-  return [json.dumps(row.prompt, sort_keys=True, default=str) for row in rows]
+  return [sorted_json(row.prompt) for row in rows]
 
 
 def output_row(record: Comparison | Ranking | Rated | Solution, *texts: str, **found: object) -> dict[str, object]:
@@ -61,7 +61,7 @@ def score_answers(model: RewardModel | ProcessRewardModel, rows: Sequence[Compar
   if getattr(model, "compares", False):  # whose rewards depend on the other answers of the row
     rewards = iter(model.score_conversations(conversations))
   else:
-    keys = [json.dumps(one[:3], sort_keys=True, default=str) for one in conversations]
+    keys = [sorted_json(one[:3]) for one in conversations]
     distinct: dict[str, Conversation] = {}
     for key, one in zip(keys, conversations, strict=True):
       distinct.setdefault(key, one)

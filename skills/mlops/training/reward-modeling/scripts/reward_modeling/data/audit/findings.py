@@ -1,6 +1,5 @@
 """What a check is and what it finds: an `Audit` looks at records slice by slice, and keeps hashes, not texts."""
 
-import json
 from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict
@@ -11,7 +10,7 @@ from hashlib import blake2b
 from itertools import islice
 from typing import Literal
 
-from ...results import Row
+from ...results import Row, sorted_json
 from ..records import Comparison, Message, Origin, Record, Solution, answers_of
 
 SHOWN_ROWS = 5
@@ -191,9 +190,7 @@ def digest(messages: list[Message], memo: dict[int, bytes]) -> bytes:
   """Blind to whitespace after contents. Pairs of a ranking share lists of messages: each is read once."""
   known = memo.get(id(messages))
   if known is None:
-    text = json.dumps(
-      [message | {"content": message["content"].rstrip()} for message in messages], sort_keys=True, default=str
-    )
+    text = sorted_json([message | {"content": message["content"].rstrip()} for message in messages])
     known = memo[id(messages)] = blake2b(text.encode(), digest_size=16).digest()
   return known
 
