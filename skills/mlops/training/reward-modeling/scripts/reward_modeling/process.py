@@ -71,6 +71,11 @@ class ProcessRewardModel(Scorer):
       raise UsageError("--aggregate prod is of probabilities, which the steps of this model do not get")
     self.split_at = step_separator or (renderer.split_at if renderer else STEP_SEPARATOR)
 
+  @property
+  def saved_threshold(self) -> float | None:
+    """Of the training run: under it a step is flagged as wrong."""
+    return ((self.card or {}).get("reward") or {}).get("threshold")
+
   def score_steps(self, prompts: Sequence[Text], solutions: Sequence[Completion]) -> list:
     """The probability that each step is correct; None for steps that did not fit.
 

@@ -102,7 +102,8 @@ def _saved(
     made["attribute_weights"] = {one.name: one.weight for one in kind.heads}
   evaluation, rewards, called = kind.evaluate(model, renderer, held_out, trained_on[:STATISTICS_SAMPLE])
   source = f"{'held-out' if held_out else 'training'} {called}"
-  reward = RewardStatistics(float(np.mean(rewards)), float(np.std(rewards)), len(rewards), source)
+  best = evaluation.summary.threshold.best if isinstance(evaluation, StepEvaluation) else None
+  reward = RewardStatistics(float(np.mean(rewards)), float(np.std(rewards)), len(rewards), source, best)
   if validation:
     evaluation, made["folds"] = validation
     from .folds import headline
