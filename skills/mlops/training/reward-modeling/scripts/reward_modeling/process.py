@@ -38,7 +38,7 @@ def from_settings(settings: ScoringSettings, path: str | None = None) -> RewardM
       hint="leave it out, or give a model that train_process.py made",
     )
   model = kind.from_pretrained(path, **settings.loading, **own)
-  for note in model.notes:
+  for note in model.described():
     log(note)
   return model
 
@@ -139,8 +139,8 @@ class ProcessRewardModel(Scorer):
   def _rows(self, rendered: RenderedSolution) -> list[TokenRow]:
     return self.renderer.rows(rendered)
 
-  def _described(self) -> list[str]:
-    return [*super()._described(), f"reward of a solution: {self.aggregate} of its steps"]
+  def described(self) -> list[str]:
+    return [*super().described(), f"reward of a solution: {self.aggregate} of its steps"]
 
   def way(self) -> str:
     if self.renderer.scored_at == "prefix":

@@ -126,6 +126,9 @@ def _result(settings: ScoreSettings, model: Model, summary: RowSummary, **more: 
   told = [field.name for field in fields(ScoringResult) if field.type == "int"]
   if several := settings.reward_model_path:
     more |= {"reward_models": model.names, "reward_combine": model.combine, "reward_weights": model.weights}
+    more["notes"] = [note for one in parts_of(model) for note in one.notes] or None
+  elif not settings.server:
+    more |= model.how()
   if settings.generate_with:
     more["policy"] = settings.generate_with
     told.append("unfinished")
@@ -136,7 +139,6 @@ def _result(settings: ScoreSettings, model: Model, summary: RowSummary, **more: 
   return ScoringResult(
     model=settings.model_name_or_path or ", ".join(several or settings.server),
     reward_mean=summary.total / n if n else None,
-    batches=None if several or settings.server else model.way(),
     **{name: counts[name] for name in told},
     **more,
   )

@@ -168,6 +168,8 @@ class ScoringResult(Result):
   output: str | None
   batches: str | None = None
   """Whether shared prefixes were computed once, or why not."""
+  notes: list[str] | None = None
+  """How a model without a card is read: what is known or assumed of its text, head and length."""
   metadata_moved: dict[str, int] | None = None
   reward_models: list[str] | None = None
   """Of several: their names, how they are combined, and their weights."""
