@@ -37,7 +37,7 @@ ScoredRanking = tuple[Ranking, list[float | None], Columns]
 
 
 def list_public_models() -> PublicModels:
-  found, names = families(), ["family", "models", "reward"]
+  found, names = families(), ["family", "models", "kind", "reward", "checked"]
   table("public models", names, [[one[name] for name in names] for one in found])
   return PublicModels(found)
 
