@@ -28,7 +28,7 @@ from ..results import to_json
 from ..scoring import RewardModel, Scorer
 from ..terminal import is_first_process, log
 from . import best_of_n, overoptimization, pairs, ratings, results, steps
-from .inputs import answer_length, output_row, score_answers
+from .inputs import answer_length, output_row, score_answers, told_if_trained_on
 from .probes import ProbeSummary, diagnose_probes
 from .sections import sections_of
 from .settings import EvaluationSettings
@@ -104,7 +104,7 @@ def _evaluated(
     "dataset": settings.dataset_name,
     "format": records.format,
     "set_aside": records.set_aside,
-    "diagnostics": diagnostics,
+    "diagnostics": [*told_if_trained_on(settings.model_name_or_path, records.rows), *diagnostics],
     "output": settings.output and str(Path(settings.output)),
     **how,
   }
@@ -247,6 +247,9 @@ def report_benchmarks(settings: EvaluationSettings) -> tuple[results.BenchmarkRe
     found[name], own = run_benchmark(model, name, items, threshold)
     rows += own
     diagnostics += diagnose_benchmark(found[name])
+  diagnostics += told_if_trained_on(
+    settings.model_name_or_path, [item for one in loaded.values() for item in one.items]
+  )
   report = results.BenchmarkReport(
     model=settings.model_name_or_path,
     benchmarks=found,

@@ -11,13 +11,16 @@ from .. import checkpoints
 from ..base_rendering import OF_TEXTS, BaseRenderer
 from ..data.records import Record
 from ..errors import UsageError
+from ..evaluation.inputs import hashed_prompts, trained_prompts
 from ..evaluation.pairs import PairEvaluation
 from ..evaluation.ratings import RatingEvaluation
 from ..evaluation.steps import StepEvaluation
 from ..heads import head_name
 from ..hf import Arguments, Model
 from ..lengths import longest_input, positions
+from ..output_folder import TRAINED_ON
 from ..output_folder import checkpoints as checkpoints_in
+from ..outputs import write_whole
 from ..terminal import listed, log
 from . import configuration
 from .data import Learner
@@ -110,6 +113,8 @@ def _saved(
 
     training["cross_validation"] = {"folds": kind.folds, **headline(evaluation.summary)}
   card = kind.save(model, renderer, output_dir, training=training, reward=reward)
+  known = trained_prompts(str(training["base_model"])) | hashed_prompts(trained_on)
+  write_whole(output_dir / TRAINED_ON, sorted(known))
   _say_what_is_saved(output_dir, card["reload_difference"])
   training.pop("log")
   kept = {name: card[name] for name in ("fingerprint", "reload_difference")}

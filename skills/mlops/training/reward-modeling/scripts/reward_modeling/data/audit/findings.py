@@ -65,6 +65,13 @@ class Material:
       for record in self.records
     ]
 
+  @property
+  def seen(self) -> list[int]:
+    """Places of the records whose prompts are in `eval_prompts`."""
+    memo: dict[int, bytes] = {}
+    own = enumerate(self.records if self.eval_prompts else ())
+    return [place for place, record in own if digest(record.prompt, memo, as_asked) in self.eval_prompts]
+
   @cached_property
   def links(self) -> list[list[Link]]:
     """To equal records; comparisons with opposite labels stand on two sides."""
@@ -186,11 +193,16 @@ def hashed(value) -> int:
   return int.from_bytes(blake2b(repr(value).encode(), digest_size=8).digest())
 
 
-def digest(messages: list[Message], memo: dict[int, bytes]) -> bytes:
+def as_asked(text: str) -> str:
+  """But for case and whitespace."""
+  return " ".join(text.casefold().split())
+
+
+def digest(messages: list[Message], memo: dict[int, bytes], read: Callable[[str], str] = str.rstrip) -> bytes:
   """Blind to whitespace after contents. Pairs of a ranking share lists of messages: each is read once."""
   known = memo.get(id(messages))
   if known is None:
-    text = sorted_json([message | {"content": message["content"].rstrip()} for message in messages])
+    text = sorted_json([message | {"content": read(message["content"])} for message in messages])
     known = memo[id(messages)] = blake2b(text.encode(), digest_size=16).digest()
   return known
 
