@@ -119,8 +119,9 @@ def test_each_kind_of_model_is_named_where_the_other_is_wanted(trained, toy_mode
   from reward_modeling import checkpoints
   from reward_modeling.errors import ModelError
 
-  with pytest.raises(ModelError, match=r"is an outcome reward model .*: it scores whole answers, not steps"):
+  with pytest.raises(ModelError, match=r"is an outcome reward model .*: it scores whole answers, not steps") as raised:
     checkpoints.load(str(toy_model[0]), kind=checkpoints.PROCESS)
+  assert raised.value.hint.startswith("give a process reward model (train_process.py makes one)")
   with pytest.raises(ModelError, match=r"is a process reward model .*: it scores steps, not whole answers"):
     checkpoints.load(str(trained[0]))
   done = run_main("train_process.py", *flags(toy_model[0], toy_steps_file, tmp_path / "x"))

@@ -299,7 +299,7 @@ def _with_all(records: Records, rows: Iterable[Ranking]) -> Records:
 _OF_STEPS = (
   lambda row: isinstance(row, Solution),
   "label the steps of one answer: step labels are for process reward models",
-  "give rows with a chosen and a rejected answer, or completions with scores",
+  "give a process reward model, or rows with answers and no steps",
 )
 
 
