@@ -60,7 +60,7 @@ def score(settings: ScoreSettings) -> ScoringResult | None:
     team.keep(output, settings, [*(settings.input or ()), *(several or [settings.model_name_or_path])])
     for one in parts_of(model):
       one.team = team
-  summary, moved, rows = RowSummary(settings, _threshold(settings, model)), Counter(), None
+  summary, moved, rows = RowSummary(settings, _flags_under(settings, model)), Counter(), None
   with progress("scoring", completions) as advance:
     scored = summary.of(scored_rankings(model, rankings, settings, advance))
     lines = map(to_json, counted(scored, moved))
@@ -82,7 +82,7 @@ def score(settings: ScoreSettings) -> ScoringResult | None:
   return _result(settings, model, summary, output=output and str(output), rows=rows, metadata_moved=tell_moved(moved))
 
 
-def _threshold(settings: ScoreSettings, model: Model) -> float | None:
+def _flags_under(settings: ScoreSettings, model: Model) -> float | None:
   if settings.threshold is not None and not (settings.server or isinstance(model, ProcessRewardModel)):
     raise UsageError("--threshold is for one process reward model, which scores steps", hint="leave it out")
   return getattr(model, "saved_threshold", None) if settings.threshold is None else settings.threshold
