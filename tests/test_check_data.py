@@ -131,6 +131,16 @@ def test_rankings_stay_rankings_and_lose_what_a_finding_is_about(tmp_path):
   assert kept["completions"][1] == [{"role": "assistant", "content": "b"}]
 
 
+def test_a_share_without_a_file_and_a_file_without_rows_are_said(tmp_path):
+  path, out = write(tmp_path / "a.jsonl", GOOD[:1]), tmp_path / "clean.jsonl"
+  alone = run(path, "--output", out, "--val_set_size", "0.3")
+  assert alone.returncode == 2 and "--val_set_size needs --held_out, which is not given" in alone.stderr
+  for share, empty in (("0.0001", "--held_out"), ("0.9999", "--output")):
+    more = ("--output", out, "--held_out", tmp_path / "held.jsonl", "--val_set_size", share, "--overwrite")
+    done = run(path, *more)
+    assert done.returncode == 0 and f"{empty} has no rows: change --val_set_size" in done.stderr
+
+
 def test_evaluation_prompts_in_the_data_are_a_warning_that_strict_makes_fatal(tmp_path):
   train, held_out = write(tmp_path / "a.jsonl", GOOD), write(tmp_path / "b.jsonl", GOOD[:2])
   done = run(train, "--eval_dataset_name", held_out)

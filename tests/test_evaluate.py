@@ -49,6 +49,26 @@ def test_numbers_agree_with_a_count_over_the_rows(judged, pairs_file):
   assert result["macro_accuracy"]["value"] == pytest.approx(macro)
 
 
+def test_prompts_that_the_model_was_trained_on_are_counted(tiny, tmp_path):
+  rows = toy_pairs(24, seed=3)
+  for i, row in enumerate(rows):
+    row["prompt"] = f"Which one is number {i}?"
+  files = [write_jsonl(tmp_path / f"{i}.jsonl", part) for i, part in enumerate((rows[:8], rows[8:16], rows[16:]))]
+  base, runs = tiny("qwen2"), [tmp_path / "first", tmp_path / "second"]
+  for start, data, out in zip((base, runs[0]), files, runs, strict=False):
+    words = ("--model_name_or_path", start, "--dataset_name", data, "--output_dir", out, "--val_set_size", "0")
+    assert run_main("train.py", *words, "--max_steps", "1", "--save_strategy", "no").returncode == 0
+  asked = [{**row, "prompt": f" which ONE is\nnumber {i}?"} for i, row in enumerate(rows)]
+  asked = write_jsonl(tmp_path / "asked.jsonl", [*asked, *asked[:2]])
+  for out, seen in zip(runs, (8, 16), strict=True):
+    said = run_main("evaluate.py", "--model_name_or_path", out, "--dataset_name", asked).json["diagnostics"]
+    assert [line.split(" (")[0] for line in said if "trained on" in line] == [
+      f"the model was trained on {seen} of the 24 prompts"
+    ]
+    others = run_main("evaluate.py", "--model_name_or_path", out, "--dataset_name", files[2]).json["diagnostics"]
+    assert not any("was trained on" in line for line in others)
+
+
 def test_length_baseline_agrees_with_a_count(judged, pairs_file):
   rows = [json.loads(line) for line in pairs_file.open()]
   longer = [len(row["chosen"][0]["content"]) > len(row["rejected"][0]["content"]) for row in rows]

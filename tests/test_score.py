@@ -112,6 +112,20 @@ def test_fewer_completions_than_best_of_asks_for(toy_model, rows_file):
   assert lines[line + 1] == f"  --> {rows_file}:2"
 
 
+def test_what_is_assumed_of_an_unknown_model_stands_in_the_json(toy_model, tiny, toy_file, rows_file):
+  foreign = tiny("qwen2", head=1)
+  ours = score(toy_model[0], "--input", rows_file)
+  assert "notes" not in ours.json and "batches" in ours.json
+  for done in (
+    score(foreign, "--input", rows_file),
+    run_main("evaluate.py", "--model_name_or_path", foreign, "--dataset_name", toy_file),
+  ):
+    (assumed,) = [note for note in done.json["notes"] if "is not a known public model" in note]
+    assert "assumed are its own chat template and its score head, read at the last token" in assumed
+  several = run_main("score.py", "--reward_model_path", toy_model[0], foreign, "--input", rows_file).json
+  assert assumed in several["notes"]
+
+
 def test_normalise_uses_the_mean_and_deviation_of_the_card(toy_model, rows_file):
   statistics = json.loads((toy_model[0] / "reward_model.json").read_text())["reward"]
   raw = score(toy_model[0], "--input", rows_file).json["rows"][0]["rewards"]

@@ -54,6 +54,48 @@ def test_it_learns_and_judges_beside_the_baselines(trained):
   assert "label 1 at token" in done.stderr or "label 0 at token" in done.stderr
 
 
+def test_the_threshold_of_the_run_flags_steps_of_new_solutions(trained, tmp_path):
+  out, done = trained
+  saved = json.loads((out / "reward_model.json").read_text())["reward"]["threshold"]
+  assert saved == done.json["reward"]["threshold"] == done.json["evaluation"]["threshold"]["best"]
+  rows = [
+    {"prompt": row["prompt"], "completions": [row["completions"], row["completions"][:1]]} for row in toy_steps(6)
+  ]
+  words = ("--model_name_or_path", out, "--input", write_jsonl(tmp_path / "new.jsonl", rows))
+  for more, threshold in (((), saved), (("--threshold", "0.999"), 0.999)):
+    found = run_main("score.py", *words, *more).json
+    for row in found["rows"]:
+      under = [[i for i, reward in enumerate(own) if reward < threshold] for own in row["step_rewards"]]
+      assert row["first_flagged"] == [(places or [-1])[0] for places in under]
+    flagged = sum(place >= 0 for row in found["rows"] for place in row["first_flagged"])
+    assert (found["threshold"], found["solutions_flagged"]) == (threshold, flagged)
+  few = [row for row in toy_steps(9) if all(row["labels"])][:1]
+  words = ("--model_name_or_path", out, "--dataset_name", write_jsonl(tmp_path / "few.jsonl", few))
+  found = run_main("evaluate.py", *words).json
+  assert found["threshold"]["values"] == [saved] and found["threshold"]["chosen_on"].startswith(
+    "that of the training run"
+  )
+  assert any(found["threshold"]["chosen_on"] in line for line in found["diagnostics"])
+
+
+def test_without_a_threshold_nothing_is_flagged_and_what_was_not_scored_is_not_called_right(
+  toy_process_model, toy_model, tmp_path
+):
+  steps = ["one two three " * 4] * 20
+  file = write_jsonl(
+    tmp_path / "long.jsonl", [{"prompt": "hello", "steps": steps}, {"prompt": "hello", "steps": steps[:1]}]
+  )
+  words = ("--model_name_or_path", toy_process_model, "--input", file)
+  plain = run_main("score.py", *words).json
+  assert "threshold" not in plain and "first_flagged" not in plain["rows"][0]
+  long, short = run_main("score.py", *words, "--threshold", "0").json["rows"]
+  assert None in long["step_rewards"] and (long["first_flagged"], short["first_flagged"]) == (None, -1)
+  refused = run_main(
+    "score.py", "--model_name_or_path", toy_model[0], "--prompt", "hello", "--completions", "no", "--threshold", "0.5"
+  )
+  assert refused.returncode == 2 and "--threshold is for one process reward model" in refused.stderr
+
+
 def test_the_saved_model_is_a_plain_token_classifier(trained):
   """By the README beside the weights: transformers alone gives the scores that the card holds."""
   import torch
@@ -77,8 +119,9 @@ def test_each_kind_of_model_is_named_where_the_other_is_wanted(trained, toy_mode
   from reward_modeling import checkpoints
   from reward_modeling.errors import ModelError
 
-  with pytest.raises(ModelError, match=r"is an outcome reward model .*: it scores whole answers, not steps"):
+  with pytest.raises(ModelError, match=r"is an outcome reward model .*: it scores whole answers, not steps") as raised:
     checkpoints.load(str(toy_model[0]), kind=checkpoints.PROCESS)
+  assert raised.value.hint.startswith("give a process reward model (train_process.py makes one)")
   with pytest.raises(ModelError, match=r"is a process reward model .*: it scores steps, not whole answers"):
     checkpoints.load(str(trained[0]))
   done = run_main("train_process.py", *flags(toy_model[0], toy_steps_file, tmp_path / "x"))

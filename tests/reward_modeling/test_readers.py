@@ -291,7 +291,10 @@ def test_every_family_has_an_example_or_a_reason():
     if family.kind == "outcome" and not (family.refused or family.compares)
   }
   assert known - EXAMPLES.keys() == {"deberta-pair"}, "which is above"
-  assert len(readers.families()) == len(readers.PUBLIC)
+  listed = {one["family"]: one for one in readers.families()}
+  assert listed.keys() == readers.PUBLIC.keys()
+  assert {one["kind"] for one in listed.values()} == {"outcome", "process", "pairs", "refused"}
+  assert all((one["kind"] == "refused") == (not one["checked"]) for one in listed.values())
 
 
 def test_a_golden_text_that_does_not_fit_is_null_at_every_run(tmp_path):

@@ -114,6 +114,8 @@ def test_prompts_of_the_evaluation_set_are_found_in_the_training_set():
   assert found(CLEAN, eval_records=[pair("q2", "other", "answers"), pair("q9")]) == {
     "train_eval_overlap": ("f.jsonl:2",)
   }
+  rows = [pair("What is  two plus two?\n", row=1), pair("What is two plus three?", row=2)]
+  assert found(rows, eval_records=[pair("what is Two\nplus TWO?")]) == {"train_eval_overlap": ("f.jsonl:1",)}
 
 
 def test_slices_are_audited_as_the_whole_is():

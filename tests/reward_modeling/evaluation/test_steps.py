@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from reward_modeling.aggregation import StepScores
+from reward_modeling.aggregation import StepScores, probability
 from reward_modeling.data.records import Solution
 from reward_modeling.errors import DataError
 from reward_modeling.evaluation import steps
@@ -23,7 +23,7 @@ def solution(labels, prompt="2+2?", texts=None, **metadata):
 class Scorer:
   """Gives the first steps' probabilities from a table keyed by the prompt; nothing was left out or cut."""
 
-  renderer = SimpleNamespace(counts=Counter())
+  renderer, saved_threshold, value = SimpleNamespace(counts=Counter()), None, staticmethod(probability)
 
   def warn_of_losses(self, before):
     assert before == {}
@@ -60,14 +60,27 @@ def test_halves_choose_for_each_other():
   assert 8 <= half.sum() <= 32 and (steps.halves(rows[::-1])[::-1] == half).all()
 
 
-def test_where_no_threshold_can_be_chosen_it_is_said_or_fixed():
+def test_where_no_threshold_can_be_chosen_it_is_fixed_or_that_of_the_training_run():
   rows, scorer = world(40)
   right = [row for row in rows if min(row.labels) == 1]
-  summary = steps.evaluate_steps(scorer, right, fallback=True).summary
+  summary = steps.evaluate_steps(scorer, right).summary
   assert summary.threshold.values == [0.5] and summary.threshold.chosen_on.startswith("fixed")
+  assert summary.threshold.best is None
   assert summary.step_accuracy.value == 1.0 == summary.baselines["all_correct"].step_accuracy.value
+  scorer.saved_threshold = 0.95
+  summary = steps.evaluate_steps(scorer, right).summary
+  assert summary.threshold.values == [0.95] and summary.step_accuracy.value == 0
+  (said,) = [line for line in steps.diagnose_steps(summary) if "flagged under 0.95" in line]
+  assert "that of the training run, since too few solutions" in said
   with pytest.raises(DataError, match="a threshold is chosen on"):
-    steps.evaluate_steps(scorer, right)
+    steps.evaluate_steps(scorer, rows, threshold_data=right)
+
+
+def test_the_threshold_for_others_is_the_best_on_all():
+  rows, scorer = world(40)
+  best = steps.evaluate_steps(scorer, rows).summary.threshold.best
+  data = steps.labeled_steps(rows, [[0.9 if label else 0.7 for label in row.labels] for row in rows])
+  assert best == pytest.approx(steps.choose_threshold(data)[0]) == pytest.approx(0.8)
 
 
 def test_no_solution_sees_its_own_threshold():

@@ -50,6 +50,14 @@ def step_rewards(steps: Sequence[str], scores: StepScores | None) -> list[float 
   return scores.probabilities if scores else [None] * len(steps)
 
 
+NO_ERROR = -1
+
+
+def first_flag(rewards: Sequence[float | None], threshold: float) -> int:
+  """Place of the first step under the threshold, or NO_ERROR."""
+  return next((place for place, one in enumerate(rewards) if one is not None and one < threshold), NO_ERROR)
+
+
 def aggregated(name: str, logits: Sequence[float], value: Value = probability) -> float:
   return AGGREGATIONS[name](logits if name == "sum_logit" else [*map(value, logits)])
 

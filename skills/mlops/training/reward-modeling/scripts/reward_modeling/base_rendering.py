@@ -16,6 +16,7 @@ from .data.audit.checks import is_templated
 from .data.records import Message
 from .errors import DataError, ModelError
 from .hf import Tokenizer
+from .results import sorted_json
 from .terminal import warn
 
 _TAG = re.compile(r"</?\w+>")
@@ -344,7 +345,7 @@ def check_one_text(prompt: Sequence[Message], completion: Sequence[Message], whe
 
 
 def fingerprint_of(contract: dict[str, Any]) -> str:
-  return _sha256(json.dumps(contract, sort_keys=True))[:16]
+  return _sha256(sorted_json(contract))[:16]
 
 
 def _sha256(text: str) -> str:

@@ -1,10 +1,10 @@
 """Run a chat template, a program that came with somebody's model: bounded, on a fixed day, its faults told."""
 
-import json
 import threading
 from collections.abc import Sequence
 
 from .hf import Tokenizer
+from .results import sorted_json
 
 DATE_NOTE = "chat template: it writes today's date, which is fixed so that a score does not depend on the day"
 _LOCK = threading.RLock()
@@ -43,7 +43,7 @@ def apply(
 def template_text(tokenizer: Tokenizer) -> str:
   """Of several by name, all."""
   template = tokenizer.chat_template
-  return json.dumps(template, sort_keys=True) if isinstance(template, dict) else template
+  return sorted_json(template) if isinstance(template, dict) else template
 
 
 def writes_the_date(tokenizer: Tokenizer) -> bool:

@@ -186,7 +186,7 @@ def check(path: str, kind: Kind = OUTCOME, *, to_train: bool = False) -> Any:
   if found not in (None, kind):
     what = f"{path} is {found.called} ({architecture}): it scores {found.scores}, not {kind.scores}"
     other = f"start from the base model it was made of, or train it further with {found.script}"
-    raise ModelError(what, hint=other if to_train else None)
+    raise ModelError(what, hint=other if to_train else kind.wanted)
   if to_train and found is None:
     return config
   unknown = not to_train and not hasattr(transformers, architecture)
@@ -204,14 +204,18 @@ def check(path: str, kind: Kind = OUTCOME, *, to_train: bool = False) -> Any:
   if config.num_labels != labels:
     what = f"{path} has {config.num_labels} labels; {kind.called} has {labels}"
     other = "start from the base model it was made of, or " if to_train else ""
-    raise ModelError(what, hint=f"{other}use a model with num_labels={labels}")
+    raise ModelError(
+      what, hint=f"{other}use a model with num_labels={labels}, or heads of ratings by train.py --objective regression"
+    )
   return config
 
 
 def check_kind(path: str, family: Family, kind: Kind) -> None:
   found = KINDS[family.kind]
   if found is not kind:
-    raise ModelError(f"{path} is {found.called} ({family.called}): it scores {found.scores}, not {kind.scores}")
+    raise ModelError(
+      f"{path} is {found.called} ({family.called}): it scores {found.scores}, not {kind.scores}", hint=kind.wanted
+    )
 
 
 def _reads_pairs(tokenizer: Tokenizer, model: Model) -> bool:

@@ -25,7 +25,7 @@ from .errors import DataError, UsageError
 from .outputs import check_output_file, write_whole
 from .results import Number, Result, Row, emit, to_json
 from .settings import ReadingSettings, TextSettings, WinnerSettings, neutral_flag, split_flag
-from .terminal import listed, log, table
+from .terminal import listed, log, table, warn
 
 _OF_ROWS = (name for name, check in (CHECKS | STEP_CHECKS).items() if check.about_rows)
 DROPPABLE = (UNREADABLE, REFUSED, OVER_LENGTH, *_OF_ROWS)
@@ -94,6 +94,7 @@ class CheckSettings(ReadingSettings, WinnerSettings, TextSettings):
       (self.drop, "--drop", output, self.output),
       (self.layout == "original", "--layout original", output, self.output),
       (self.held_out, "--held_out", output, self.output),
+      (self.val_set_size != CheckSettings.val_set_size, "--val_set_size", "--held_out", self.held_out),
       (self.chat_template_path, "--chat_template_path", model, self.model_name_or_path),
       (REFUSED in self.drop, "--drop refused", model, self.model_name_or_path),
       (self.max_length, "--max_length", model, self.model_name_or_path),
@@ -324,6 +325,9 @@ def _report(result: Checked, set_aside: dict[str, int]) -> None:
     log(f"dropped rows: {listed(result.dropped_rows)}")
   if result.dropped_completions:
     log(f"dropped completions of rankings that stay: {listed(result.dropped_completions)}")
+  if result.held_out in (0, result.kept):
+    which = "--output" if result.held_out else "--held_out"
+    warn(f"{which} has no rows: change --val_set_size, or give more prompts ({result.prompts} here)")
   if result.output:
     apart = f", and {result.held_out} of other prompts to --held_out" if result.held_out else ""
     log(f"wrote {result.kept - (result.held_out or 0)} rows to {result.output}{apart}")

@@ -116,7 +116,7 @@ class Rewards:
       how = loading | ({"reference_model_name_or_path": reference} if reference else {})
       scorer = RewardModel if kind is OUTCOME else ProcessRewardModel
       models[name] = scorer.from_pretrained(path, **{"overlong": kind.renders.advised} | how)
-      for note in models[name].notes:
+      for note in models[name].described():
         log(f"reward model {name}: {note}")
     return cls(models, weights=weights, combine=combine, normalize=normalize, of_steps=of_steps)
 

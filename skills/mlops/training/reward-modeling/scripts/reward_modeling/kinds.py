@@ -41,6 +41,10 @@ class Kind:
   readme: str
 
   @property
+  def wanted(self) -> str:
+    return f"give {self.called} ({self.script} makes one), or data and flags of the other kind"
+
+  @property
   def label2id(self) -> dict[str, int]:
     return {label: number for number, label in self.labels.items()}
 

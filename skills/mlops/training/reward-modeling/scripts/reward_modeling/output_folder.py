@@ -23,7 +23,8 @@ CHECKPOINT_STAGING = ".checkpoint.partial"
 SEAL = "checkpoint.json"
 """The last file of a checkpoint: size and hash of all others."""
 
-BESIDE = (RECORD, "README.md", "log.jsonl", "run.svg", "run.html", "runs", "ppo", "completions")
+TRAINED_ON = "trained_on.txt"
+BESIDE = (RECORD, TRAINED_ON, "README.md", "log.jsonl", "run.svg", "run.html", "runs", "ppo", "completions")
 """What runs write beside a model and its checkpoints; the last three are folders of trackers."""
 # What transformers' save_pretrained, and these scripts, write for a model.
 OLDER = (

@@ -38,7 +38,7 @@ def from_settings(settings: ScoringSettings, path: str | None = None) -> RewardM
       hint="leave it out, or give a model that train_process.py made",
     )
   model = kind.from_pretrained(path, **settings.loading, **own)
-  for note in model.notes:
+  for note in model.described():
     log(note)
   return model
 
@@ -70,6 +70,11 @@ class ProcessRewardModel(Scorer):
     if self.aggregate == "prod" and self.value is not probability:
       raise UsageError("--aggregate prod is of probabilities, which the steps of this model do not get")
     self.split_at = step_separator or (renderer.split_at if renderer else STEP_SEPARATOR)
+
+  @property
+  def saved_threshold(self) -> float | None:
+    """Of the training run: under it a step is flagged as wrong."""
+    return ((self.card or {}).get("reward") or {}).get("threshold")
 
   def score_steps(self, prompts: Sequence[Text], solutions: Sequence[Completion]) -> list:
     """The probability that each step is correct; None for steps that did not fit.
@@ -134,8 +139,8 @@ class ProcessRewardModel(Scorer):
   def _rows(self, rendered: RenderedSolution) -> list[TokenRow]:
     return self.renderer.rows(rendered)
 
-  def _described(self) -> list[str]:
-    return [*super()._described(), f"reward of a solution: {self.aggregate} of its steps"]
+  def described(self) -> list[str]:
+    return [*super().described(), f"reward of a solution: {self.aggregate} of its steps"]
 
   def way(self) -> str:
     if self.renderer.scored_at == "prefix":

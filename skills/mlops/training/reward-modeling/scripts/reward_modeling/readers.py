@@ -91,18 +91,16 @@ def _foreign_config(path: str) -> dict[str, Any] | None:
 
 
 def families() -> list[dict[str, str]]:
-  """What `--list_public_models` shows of each family."""
+  """What `--list_public_models` shows of each family. checked: on tiny weights, against what."""
   return [
     {
       "family": name,
       "models": one.called,
-      "kind": one.kind,
+      "kind": "refused" if one.refused else "pairs" if one.compares else one.kind,
       "reward": f"refused: {one.refused}" if one.refused else one.how,
       "text": one.text(),
       "max_length": str(one.max_length or "its config's"),
-      "checked": "not scored"
-      if one.refused
-      else f"{'code of its authors or a peer, and ' * (name != 'urm-fixed')}formula, on tiny weights",
+      "checked": "" if one.refused else "formula" if name == "urm-fixed" else "authors' or a peer's code, formula",
       "source": one.source,
     }
     for name, one in PUBLIC.items()

@@ -119,6 +119,11 @@ def to_json(value: object, **how: object) -> str:
   return json.dumps(finite(value), ensure_ascii=False, default=str, allow_nan=False, **how)
 
 
+def sorted_json(value: object) -> str:
+  """Equal for equal values, for hashes and keys."""
+  return json.dumps(value, sort_keys=True, default=str)
+
+
 _stdout = sys.stdout
 _has_result = False
 

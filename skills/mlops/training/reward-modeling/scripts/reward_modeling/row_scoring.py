@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from . import process, processes
-from .aggregation import step_rewards
+from .aggregation import NO_ERROR, first_flag, step_rewards
 from .base_rendering import refused_together
 from .data.reading import Stream, stream
 from .data.records import Ranking
@@ -37,7 +37,7 @@ ScoredRanking = tuple[Ranking, list[float | None], Columns]
 
 
 def list_public_models() -> PublicModels:
-  found, names = families(), ["family", "models", "reward"]
+  found, names = families(), ["family", "models", "kind", "reward", "checked"]
   table("public models", names, [[one[name] for name in names] for one in found])
   return PublicModels(found)
 
@@ -60,7 +60,7 @@ def score(settings: ScoreSettings) -> ScoringResult | None:
     team.keep(output, settings, [*(settings.input or ()), *(several or [settings.model_name_or_path])])
     for one in parts_of(model):
       one.team = team
-  summary, moved, rows = RowSummary(settings), Counter(), None
+  summary, moved, rows = RowSummary(settings, _flags_under(settings, model)), Counter(), None
   with progress("scoring", completions) as advance:
     scored = summary.of(scored_rankings(model, rankings, settings, advance))
     lines = map(to_json, counted(scored, moved))
@@ -80,6 +80,12 @@ def score(settings: ScoreSettings) -> ScoringResult | None:
   if output:
     log(f"wrote {summary.counts['prompts']} rows to {output}")
   return _result(settings, model, summary, output=output and str(output), rows=rows, metadata_moved=tell_moved(moved))
+
+
+def _flags_under(settings: ScoreSettings, model: Model) -> float | None:
+  if settings.threshold is not None and not (settings.server or isinstance(model, ProcessRewardModel)):
+    raise UsageError("--threshold is for one process reward model, which scores steps", hint="leave it out")
+  return getattr(model, "saved_threshold", None) if settings.threshold is None else settings.threshold
 
 
 def parts_of(model: Model) -> list[RewardModel | ProcessRewardModel]:
@@ -120,17 +126,19 @@ def _result(settings: ScoreSettings, model: Model, summary: RowSummary, **more: 
   told = [field.name for field in fields(ScoringResult) if field.type == "int"]
   if several := settings.reward_model_path:
     more |= {"reward_models": model.names, "reward_combine": model.combine, "reward_weights": model.weights}
+    more["notes"] = [note for one in parts_of(model) for note in one.notes] or None
+  elif not settings.server:
+    more |= model.how()
   if settings.generate_with:
     more["policy"] = settings.generate_with
     told.append("unfinished")
   if isinstance(model, ProcessRewardModel) or counts["steps"]:
-    more["aggregate"] = getattr(model, "aggregate", None)
-    told += ["steps", "steps_not_scored"]
+    more |= {"aggregate": getattr(model, "aggregate", None), "threshold": summary.threshold}
+    told += ["steps", "steps_not_scored", *(["solutions_flagged"] if summary.threshold is not None else [])]
   n = counts["completions"] - counts["not_scored"]
   return ScoringResult(
     model=settings.model_name_or_path or ", ".join(several or settings.server),
     reward_mean=summary.total / n if n else None,
-    batches=None if several or settings.server else model.way(),
     **{name: counts[name] for name in told},
     **more,
   )
@@ -215,8 +223,9 @@ def _in_columns(
 
 
 class RowSummary:
-  def __init__(self, settings: ScoreSettings):
+  def __init__(self, settings: ScoreSettings, threshold: float | None = None):
     self.settings, self.counts, self.total, self.first_lost = settings, Counter(), 0.0, None
+    self.threshold = threshold
     self.first: list[list[Ranked]] = []
 
   def of(self, scored: Iterable[ScoredRanking]) -> Iterator[dict[str, object]]:
@@ -227,6 +236,9 @@ class RowSummary:
       lost = scores.count(None)
       self.counts.update(prompts=1, completions=len(scores), not_scored=lost, prompts_with_unscored=min(lost, 1))
       self.counts.update(steps=len(steps), steps_not_scored=steps.count(None))
+      for own in columns if self.threshold is not None else ():
+        own["first_flagged"] = place = _first_flagged(own.get("step_rewards"), self.threshold)
+        self.counts["solutions_flagged"] += place not in (None, NO_ERROR)
       self.total += sum(score for score in scores if score is not None)
       if lost:
         self.first_lost = self.first_lost or ranking.origin
@@ -261,6 +273,12 @@ class RowSummary:
         "no completion has more than one step: if a row's `completions` are the steps of one solution, "
         "say --columns steps=completions; if steps end otherwise, --step_separator"
       )
+
+
+def _first_flagged(rewards: list[float | None] | None, threshold: float) -> int | None:
+  """None where steps without a score may hold it."""
+  place = first_flag(rewards or (), threshold)
+  return None if place == NO_ERROR and (not rewards or None in rewards) else place
 
 
 def by_name(columns: Columns) -> dict[str, list]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from . import checkpoints, process
-from .cli import check_required, flag, utf8
+from .cli import check_required, flag, fraction, utf8
 from .ensemble import Rewards
 from .errors import UsageError
 from .process import ProcessRewardModel
@@ -83,6 +83,13 @@ class ScoreSettings(ModelsSettings, SamplingSettings, FormatSettings, WinnerSett
   )
   rank: bool = flag(False, "order each prompt's completions, best first; a row is a prompt: rows are not grouped")
   best_of: int | None = flag(None, "keep the best of each prompt's first N completions")
+  threshold: float | None = flag(
+    None,
+    "name the first step under this score, as `first_flagged` (that of the training run)",
+    group="process reward model",
+    type=fraction,
+    metavar="P",
+  )
   output: str | None = flag(
     None, "JSONL file for the scored rows (they are printed in the JSON on stdout without it)", metavar="FILE"
   )
@@ -161,6 +168,8 @@ class ScoringResult(Result):
   output: str | None
   batches: str | None = None
   """Whether shared prefixes were computed once, or why not."""
+  notes: list[str] | None = None
+  """How a model without a card is read: what is known or assumed of its text, head and length."""
   metadata_moved: dict[str, int] | None = None
   reward_models: list[str] | None = None
   """Of several: their names, how they are combined, and their weights."""
@@ -173,6 +182,9 @@ class ScoringResult(Result):
   """Of a process reward model: how step scores become a reward, and the steps."""
   steps: int | None = None
   steps_not_scored: int | None = None
+  threshold: Number = None
+  """Under which a step is flagged, and how many solutions have one."""
+  solutions_flagged: int | None = None
   rows: list[dict[str, object]] | None = None
   """The scored rows, without --output."""
 

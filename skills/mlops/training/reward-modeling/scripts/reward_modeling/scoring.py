@@ -117,7 +117,7 @@ class Scorer:
     made = cls(loaded.model, renderer, card=loaded.card, **own)
     if attribute_weights:
       made.weigh(attribute_weights)
-    made.notes = [*loaded.notes, *made._described()]
+    made.notes = loaded.notes
     return made
 
   def score(
@@ -152,8 +152,12 @@ class Scorer:
   def warn_of_losses(self, before: dict[str, int] | None = None) -> None:
     self.renderer.warn_of_losses(before)
 
-  def _described(self) -> list[str]:
-    return [f"scoring: {self.way()}"]
+  def described(self) -> list[str]:
+    return [*self.notes, f"scoring: {self.way()}"]
+
+  def how(self) -> dict[str, object]:
+    """Of results: how its rows were computed, how a model without a card is read."""
+    return {"batches": self.way(), "notes": self.notes or None}
 
   def _inputs(self, conversations: Sequence[Conversation]) -> Sequence[Conversation | Steps | None]:
     return list(conversations)

@@ -1,7 +1,6 @@
 """The types every dataset is read to, and its uses, which raise DataError for rows they cannot take."""
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +8,7 @@ from itertools import chain, combinations
 from typing import Any, TypeVar
 
 from ..errors import DataError, UsageError, did_you_mean
-from ..results import Row
+from ..results import Row, sorted_json
 
 Message = dict[str, Any]
 """{"role": "system" | "user" | "assistant" | "tool", "content": str, ...}."""
@@ -223,7 +222,7 @@ def ranked_by_ratings(records: Records, weights: Mapping[str, float] | None) -> 
   groups: dict[str, list[Rated]] = {}
   for row in records.rows:
     if isinstance(row, Ranking) and row.ratings is not None and (weights or row.scores is None):
-      key = json.dumps([row.prompt, row.tools], sort_keys=True, default=str)
+      key = sorted_json([row.prompt, row.tools])
       groups.setdefault(key, []).extend(ratings_of(row))
     else:
       rows.append(row)
@@ -300,7 +299,7 @@ def _with_all(records: Records, rows: Iterable[Ranking]) -> Records:
 _OF_STEPS = (
   lambda row: isinstance(row, Solution),
   "label the steps of one answer: step labels are for process reward models",
-  "give rows with a chosen and a rejected answer, or completions with scores",
+  "give a process reward model, or rows with answers and no steps",
 )
 
 
@@ -356,7 +355,7 @@ def split_by_prompt(rows: Sequence[_Split], share: float, seed: int) -> tuple[li
   """(train, validation): the hash of prompt and seed decides, in every run and from every file."""
   sides: tuple[list[_Split], list[_Split]] = ([], [])
   for row in rows:
-    text = f"{seed}:{json.dumps(row.prompt, sort_keys=True, default=str)}"
+    text = f"{seed}:{sorted_json(row.prompt)}"
     place = int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8]) / 2**64
     sides[place < share].append(row)
   return sides

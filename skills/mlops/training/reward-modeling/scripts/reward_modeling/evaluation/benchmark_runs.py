@@ -10,6 +10,7 @@ from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..aggregation import NO_ERROR
 from ..data.cells import RowError
 from ..data.entries import Row, SetAsideError
 from ..data.files import READERS, Table, suffix
@@ -21,7 +22,7 @@ from .benchmarks import BENCHMARKS
 from .inputs import TOO_LONG, prompt_keys, score_answers, spelled
 from .intervals import Counts, Measured, group_index, measure
 from .results import BenchmarkResult
-from .steps import FIXED, NO_ERROR, choose_threshold, labeled_steps, score_steps
+from .steps import FIXED, TOO_FEW, choose_threshold, labeled_steps, score_steps
 
 if TYPE_CHECKING:
   from ..process import ProcessRewardModel
@@ -186,7 +187,10 @@ def _threshold(benchmark: Benchmark, items: Sequence[Item], rewards: Sequence[It
       kept.append(row)
   if not solutions:
     return FIXED, "fixed"
-  value, _ = choose_threshold(labeled_steps(solutions, kept))
+  try:
+    value, _ = choose_threshold(labeled_steps(solutions, kept))
+  except DataError:
+    return FIXED, f"fixed, since {TOO_FEW}"
   return value, f"the best on {section}, as the authors do; so {section} is not held out"
 
 

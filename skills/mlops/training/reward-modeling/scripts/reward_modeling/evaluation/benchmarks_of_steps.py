@@ -4,21 +4,18 @@ import math
 from collections.abc import Callable
 from statistics import fmean
 
+from ..aggregation import NO_ERROR, first_flag
 from ..data.cells import RowError
 from ..data.conversations import prompt_of
 from ..data.entries import Row, SetAsideError
 from ..data.formats_steps import mr_ben as read_mr_ben
 from .benchmark_entries import Benchmark, Counted, Item, ItemRewards, Part, lists, one_of
 from .intervals import Ratios
-from .steps import FIXED, NO_ERROR, UNKNOWN, harmonic_mean
+from .steps import FIXED, UNKNOWN, harmonic_mean
 
 # ProcessBench: QwenLM/ProcessBench@e802463, 2412.06559
 
 PROCESSBENCH_SPLITS = ("gsm8k", "math", "olympiadbench", "omnimath")
-
-
-def first_flag(rewards: ItemRewards, threshold: float) -> int:
-  return next((place for place, one in enumerate(rewards) if one is not None and one < threshold), NO_ERROR)
 
 
 def _processbench_item(row: Row, place: str) -> Item:

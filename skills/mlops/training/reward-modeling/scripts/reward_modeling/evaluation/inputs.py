@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..data.audit import prompt_digests
 from ..data.records import Comparison, Message, Ranking, Rated, Solution, answers_of
 from ..data.writing import with_metadata
 from ..errors import DataError
+from ..model_folder import snapshot
+from ..output_folder import TRAINED_ON
 from ..rendering import Conversation, conversations_of
+from ..results import sorted_json
 from ..terminal import progress
 
 if TYPE_CHECKING:  # torch, which over-optimization and the measures do without
@@ -25,7 +28,27 @@ SUBSET_COLUMNS = ("subset", "subject", "category", "domain", "source", "tranche"
 
 def prompt_keys(rows: Sequence[Comparison | Ranking | Solution]) -> list[str]:
   """What rows of the same prompt have in common."""
-  return [json.dumps(row.prompt, sort_keys=True, default=str) for row in rows]
+  return [sorted_json(row.prompt) for row in rows]
+
+
+def trained_prompts(path: str) -> set[str]:
+  """Hashes of 48 bits; none of a model that does not say on what it was trained."""
+  folder = snapshot(path)
+  file = folder and folder / TRAINED_ON
+  return set(file.read_text("utf-8", "replace").split()) if file and file.is_file() else set()
+
+
+def hashed_prompts(rows: Iterable[Comparison | Ranking | Solution]) -> set[str]:
+  return {one[:6].hex() for one in prompt_digests(rows)}
+
+
+def told_if_trained_on(path: str, rows: Sequence[Comparison | Ranking | Solution]) -> list[str]:
+  known = trained_prompts(path)
+  asked = hashed_prompts(rows) if known else ()
+  if not (seen := len(known.intersection(asked))):
+    return []
+  what = f"the model was trained on {seen} of the {len(asked)} prompts (but for case and whitespace)"
+  return [f"{what}: the numbers say little about new ones. Next: evaluate on prompts that were held out."]
 
 
 def output_row(record: Comparison | Ranking | Rated | Solution, *texts: str, **found: object) -> dict[str, object]:
@@ -61,7 +84,7 @@ def score_answers(model: RewardModel | ProcessRewardModel, rows: Sequence[Compar
   if getattr(model, "compares", False):  # whose rewards depend on the other answers of the row
     rewards = iter(model.score_conversations(conversations))
   else:
-    keys = [json.dumps(one[:3], sort_keys=True, default=str) for one in conversations]
+    keys = [sorted_json(one[:3]) for one in conversations]
     distinct: dict[str, Conversation] = {}
     for key, one in zip(keys, conversations, strict=True):
       distinct.setdefault(key, one)

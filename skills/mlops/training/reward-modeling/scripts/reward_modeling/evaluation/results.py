@@ -24,6 +24,8 @@ class Evaluated(Result):
   output: str | None
   batches: str | None = None
   """How rows were computed, and why."""
+  notes: list[str] | None = None
+  """How a model without a card is read: what is known or assumed of its text, head and length."""
   metadata_moved: dict[str, int] | None = None
   """Rows of `output` by metadata column that is in its column `metadata`, since a result has its name."""
 
@@ -118,6 +120,7 @@ class BenchmarkReport(Result):
   output: str | None
   batches: str
   """How rows were computed, and why."""
+  notes: list[str] | None = None
 
 
 EvaluationOutput = PairReport | RatingReport | StepReport | PoolReport | BenchmarkReport | OverOptimizationReport

@@ -28,7 +28,7 @@ from ..results import to_json
 from ..scoring import RewardModel, Scorer
 from ..terminal import is_first_process, log
 from . import best_of_n, overoptimization, pairs, ratings, results, steps
-from .inputs import answer_length, output_row, score_answers
+from .inputs import answer_length, output_row, score_answers, told_if_trained_on
 from .probes import ProbeSummary, diagnose_probes
 from .sections import sections_of
 from .settings import EvaluationSettings
@@ -97,16 +97,16 @@ def _loaded(settings: EvaluationSettings, path: str | None = None) -> Scorer:
 
 
 def _evaluated(
-  settings: EvaluationSettings, records: Records, batches: str, diagnostics: list[str]
+  settings: EvaluationSettings, records: Records, how: dict[str, object], diagnostics: list[str]
 ) -> dict[str, object]:
   return {
     "model": settings.model_name_or_path,
     "dataset": settings.dataset_name,
     "format": records.format,
     "set_aside": records.set_aside,
-    "diagnostics": diagnostics,
+    "diagnostics": [*told_if_trained_on(settings.model_name_or_path, records.rows), *diagnostics],
     "output": settings.output and str(Path(settings.output)),
-    "batches": batches,
+    **how,
   }
 
 
@@ -168,22 +168,22 @@ def _of_models(
     kinds = [one if one is checkpoints.PROCESS else checkpoints.OUTCOME for one in found]
     references = dict(zip(names, check_models(names, kinds, reference), strict=True))
 
-  def evaluated(path: str) -> tuple[str, Evaluation, ProbeSummary | None]:
+  def evaluated(path: str) -> tuple[dict[str, object], Evaluation, ProbeSummary | None]:
     model = _loaded(replace(settings, reference_model_name_or_path=references[path]), path)
     if settings.probes and getattr(model, "compares", False):
       raise UsageError(f"{path} compares answers, and --probes needs the reward of one", hint="leave out --probes")
     found = evaluate(model, rows)
     probed = found.probed(partial(score_answers, model)) if settings.probes else None
-    return model.way(), found, probed
+    return model.how(), found, probed
 
-  (batches, found, probes), other, comparison, others = evaluated(names[0]), None, None, []
+  (how, found, probes), other, comparison, others = evaluated(names[0]), None, None, []
   kind, compared, diagnose = results.EVALUATIONS[type(found)]
   if settings.compare:
     _, other, other_probes = evaluated(settings.compare)
     said = found.compared(other, tuple(names), settings.subset_column)
     comparison = compared(**said, model=settings.compare, other=other.summary, probes=other_probes)
     others = [f"{settings.compare}: {one}" for one in diagnose_probes(other_probes)]
-  said = _evaluated(settings, records, batches, [*diagnose(found.summary), *diagnose_probes(probes), *others])
+  said = _evaluated(settings, records, how, [*diagnose(found.summary), *diagnose_probes(probes), *others])
   return kind(**said, **vars(found.summary), comparison=comparison, probes=probes), found.rows(other)
 
 
@@ -195,7 +195,7 @@ def report_steps(settings: EvaluationSettings, records: Records) -> tuple[result
   found = steps.evaluate_steps(
     model, labeled, threshold=settings.threshold, threshold_data=others, subset_column=settings.subset_column
   )
-  said = _evaluated(settings, records, model.way(), steps.diagnose_steps(found.summary))
+  said = _evaluated(settings, records, model.how(), steps.diagnose_steps(found.summary))
   return results.StepReport(**said, **vars(found.summary)), found.rows
 
 
@@ -220,7 +220,7 @@ def report_pools(settings: EvaluationSettings) -> tuple[results.PoolReport, Outp
     )
     for pool, row in zip(pools, rewards, strict=True)
   ]
-  said = _evaluated(settings, records, model.way(), best_of_n.diagnose_best_of_n(summary))
+  said = _evaluated(settings, records, model.how(), best_of_n.diagnose_best_of_n(summary))
   return results.PoolReport(**said, **vars(summary)), rows
 
 
@@ -247,6 +247,9 @@ def report_benchmarks(settings: EvaluationSettings) -> tuple[results.BenchmarkRe
     found[name], own = run_benchmark(model, name, items, threshold)
     rows += own
     diagnostics += diagnose_benchmark(found[name])
+  diagnostics += told_if_trained_on(
+    settings.model_name_or_path, [item for one in loaded.values() for item in one.items]
+  )
   report = results.BenchmarkReport(
     model=settings.model_name_or_path,
     benchmarks=found,
@@ -254,6 +257,6 @@ def report_benchmarks(settings: EvaluationSettings) -> tuple[results.BenchmarkRe
     settings={"dtype": settings.dtype, "overlong": model.renderer.overlong},
     diagnostics=diagnostics,
     output=settings.output and str(Path(settings.output)),
-    batches=model.way(),
+    **model.how(),
   )
   return report, rows

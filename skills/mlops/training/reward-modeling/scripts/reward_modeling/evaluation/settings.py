@@ -34,7 +34,7 @@ class EvaluationSettings(ReadingSettings, WinnerSettings, ScoringSettings):
   overwrite: bool = flag(False, "replace --output, or what is in the way of --report, if it exists")
   threshold: float | None = flag(
     None,
-    "a step is flagged as wrong under this score (chosen: each half of the prompts from the other half)",
+    "a step is flagged as wrong under this score (chosen: each half of the prompts from the other half, where they suffice)",
     group="step labels",
     type=fraction,
     metavar="P",

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..aggregation import step_rewards
+from ..aggregation import NO_ERROR, step_rewards
 from ..data.records import Solution, split_by_prompt
 from ..errors import DataError
+from ..results import Number
 from ..step_rendering import Steps
 from ..terminal import progress
 from .inputs import AnswerRewards, Diagnostic, diagnosed, output_row, prompt_keys, spelled, subsets
@@ -21,9 +22,10 @@ from .intervals import Estimate, Groups, accuracy_where, floats, group_index, me
 if TYPE_CHECKING:
   from ..process import ProcessRewardModel
 
-NO_ERROR, UNKNOWN = -1, -2
+UNKNOWN = -2
 FIXED = 0.5
 NEVER = np.iinfo(np.int64).max
+TOO_FEW = "too few solutions here have an error or have none"
 
 
 @dataclass(frozen=True)
@@ -231,6 +233,8 @@ class Threshold:
   values: list[float]
   """A step is flagged under it; several where halves of the prompts choose for each other."""
   chosen_on: str
+  best: Number = None
+  """Then that of all solutions, for others: training saves it with the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,13 +275,13 @@ def evaluate_steps(
   threshold: float | None = None,
   threshold_data: Sequence[Solution] | None = None,
   subset_column: str | None = None,
-  fallback: bool = False,
 ) -> StepEvaluation:
-  """threshold_data: solutions to choose it on. fallback: to 0.5 where there is one kind to choose on, else a DataError."""
+  """threshold_data: solutions to choose it on. Where the solutions here are too few to choose one, that of the training run serves,
+  or that of even odds."""
   before = dict(model.renderer.counts)
   scores = score_steps(model, solutions)
   model.warn_of_losses(before)
-  data, half, others = labeled_steps(solutions, scores), halves(solutions), None
+  data, half, others, best = labeled_steps(solutions, scores), halves(solutions), None, None
   chosen_on = f"halves of the prompts by hash ({sum(~half)} and {sum(half)} solutions), each on the other"
   if threshold is not None:
     chosen_on = "given"
@@ -286,11 +290,15 @@ def evaluate_steps(
     chosen_on = f"{len(threshold_data)} solutions of other data"
   try:
     thresholds = _thresholds(data, half, threshold, others)
+    if threshold is None and not others:
+      best, _ = choose_threshold(data)
   except DataError:
-    if not fallback:
+    if others:
       raise
-    threshold, chosen_on = FIXED, "fixed, since too few solutions have an error or have none"
-    thresholds = np.full(len(half), FIXED)
+    known = model.saved_threshold is not None
+    threshold = model.saved_threshold if known else model.value(0.0)
+    chosen_on = f"{'that of the training run' if known else 'fixed'}, since {TOO_FEW}"
+    thresholds = np.full(len(half), threshold)
   baselines = {}
   for name, one in STEP_BASELINES.items():
     blind = _labeled(one, solutions, scores)
@@ -306,7 +314,7 @@ def evaluate_steps(
     correct_solutions=int(np.sum(data.first_error == NO_ERROR)),
     not_scored_steps=sum(label is not None for s in solutions for label in s.labels or ()) - len(data.scores),
     not_judged_solutions=int(np.sum(data.first_error == UNKNOWN)),
-    threshold=Threshold(sorted(set(thresholds.tolist())), chosen_on),
+    threshold=Threshold(sorted(set(thresholds.tolist())), chosen_on, best),
     **vars(measures(data, thresholds)),
     subsets={name: measures(data.of(names == name), thresholds[names == name]) for name in found},
     baselines=baselines,
@@ -371,6 +379,11 @@ def _no_better_flags(measure: str, label: str) -> Diagnostic:
 
 
 STEP_DIAGNOSTICS = (
+  Diagnostic(
+    lambda s: s.threshold.chosen_on.endswith(TOO_FEW),
+    "steps are flagged under {threshold.values[0]:.3g}: {threshold.chosen_on}",
+    "evaluate on more solutions, or give --threshold or --threshold_data",
+  ),
   Diagnostic(
     lambda s: s.auroc and s.auroc.low <= 0.5 <= s.auroc.high,
     "AUROC {auroc:.3f}: wrong steps are not told from correct ones better than by chance",

@@ -20,7 +20,7 @@ from ..evaluation.pair_measures import PairSummary
 from ..heads import head_name
 from ..outputs import write_whole
 from ..rendering import Conversation, Renderer
-from ..results import to_json
+from ..results import sorted_json, to_json
 from ..scoring import Progress, RewardModel
 from ..terminal import log
 from . import configuration
@@ -40,16 +40,12 @@ def folds_of(rows: Sequence[Comparison | Rated], count: int, seed: int) -> list[
   """0 to count - 1 for each row. No prompt is in two, and they differ by one prompt at most, whatever the order of the rows.
   Raises DataError for fewer prompts than folds.
   """
-  prompts = [_text(row.prompt) for row in rows]
+  prompts = [sorted_json(row.prompt) for row in rows]
   order = sorted(set(prompts), key=lambda text: hashlib.sha256(f"{seed}:{text}".encode()).digest())
   if len(order) < count:
     raise DataError(f"{len(order)} different prompts cannot make {count} folds", hint="lower --folds or add data")
   fold = {text: place % count for place, text in enumerate(order)}
   return [fold[text] for text in prompts]
-
-
-def _text(value: object) -> str:
-  return json.dumps(value, sort_keys=True, default=str)
 
 
 class Pooled(RewardModel):
@@ -62,7 +58,7 @@ class Pooled(RewardModel):
   def score_attributes(
     self, conversations: Sequence[Conversation], progress: Progress = None
   ) -> list[list[float] | None]:
-    keys = [_text(one[:3]) for one in conversations]
+    keys = [sorted_json(one[:3]) for one in conversations]
     if not self.known.keys() >= set(keys):
       self.known.update(zip(keys, super().score_attributes(conversations, progress), strict=True))
     return [self.known[key] for key in keys]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from ..errors import DataError, UsageError
 from ..hf import Model, Tokenizer
 from ..kinds import OUTCOME
 from ..rendering import OVERLONG, Conversation, Rendered, Renderer
+from ..results import sorted_json
 from ..settings import WinnerSettings, rating_range_flag
 from ..terminal import listed, log, warn
 from .data import CHUNK, Data, Learner, Rows, read_data, settle_refused
@@ -218,7 +218,11 @@ def _render_groups(
 ) -> Iterator[tuple[dict[str, list], list[Comparison]]]:
   """The row of each group and its pairs; equal completions of a group are one sequence."""
   asked = [
-    {_key(side): Conversation(pair.prompt, side, pair.tools, pair.origin) for pair in own for side in _sides(pair)}
+    {
+      sorted_json(side): Conversation(pair.prompt, side, pair.tools, pair.origin)
+      for pair in own
+      for side in _sides(pair)
+    }
     for own in groups
   ]
   faults: list[tuple[int, DataError]] = []
@@ -233,7 +237,7 @@ def _render_groups(
     places: dict[str, int] = {}  # of the completions in this row
     kept = []
     for pair in group:
-      keys = [*map(_key, _sides(pair))]
+      keys = [*map(sorted_json, _sides(pair))]
       chosen, rejected = (texts[key] for key in keys)
       if reason := _why_not(chosen, rejected):
         counts[reason] = counts.get(reason, 0) + 1
@@ -250,10 +254,6 @@ def _render_groups(
 
 def _sides(pair: Comparison) -> tuple[list[Message], list[Message]]:
   return pair.chosen, pair.rejected
-
-
-def _key(completion: list[Message]) -> str:
-  return json.dumps(completion, sort_keys=True, default=str)
 
 
 def _why_not(chosen: Rendered | None, rejected: Rendered | None) -> str | None:

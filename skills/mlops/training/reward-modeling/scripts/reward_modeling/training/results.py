@@ -20,6 +20,8 @@ class RewardStatistics:
   n: int
   from_: str
   """Held-out or training pairs, answers or steps."""
+  threshold: Number = None
+  """Under which a step is flagged as wrong: the best on the held-out solutions."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from .. import output_folder
 from ..errors import RunError, UsageError, UserError, is_full_disk
 from ..output_folder import SEAL, checkpoints, is_complete_checkpoint, last_complete_checkpoint, read_record
 from ..outputs import write_whole
-from ..results import to_json
+from ..results import sorted_json, to_json
 from ..terminal import is_first_process, log
 
 IDENTITY_FIELDS = (
@@ -116,7 +116,7 @@ def _way_on(checkpoint: Path) -> str:
 def rows_digest(rows: Iterable[object]) -> str:
   found = hashlib.sha256()
   for row in rows:
-    found.update(json.dumps(row, sort_keys=True).encode())
+    found.update(sorted_json(row).encode())
   return found.hexdigest()[:16]
 
 

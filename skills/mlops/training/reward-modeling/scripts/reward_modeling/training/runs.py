@@ -11,13 +11,16 @@ from .. import checkpoints
 from ..base_rendering import OF_TEXTS, BaseRenderer
 from ..data.records import Record
 from ..errors import UsageError
+from ..evaluation.inputs import hashed_prompts, trained_prompts
 from ..evaluation.pairs import PairEvaluation
 from ..evaluation.ratings import RatingEvaluation
 from ..evaluation.steps import StepEvaluation
 from ..heads import head_name
 from ..hf import Arguments, Model
 from ..lengths import longest_input, positions
+from ..output_folder import TRAINED_ON
 from ..output_folder import checkpoints as checkpoints_in
+from ..outputs import write_whole
 from ..terminal import listed, log
 from . import configuration
 from .data import Learner
@@ -102,13 +105,16 @@ def _saved(
     made["attribute_weights"] = {one.name: one.weight for one in kind.heads}
   evaluation, rewards, called = kind.evaluate(model, renderer, held_out, trained_on[:STATISTICS_SAMPLE])
   source = f"{'held-out' if held_out else 'training'} {called}"
-  reward = RewardStatistics(float(np.mean(rewards)), float(np.std(rewards)), len(rewards), source)
+  best = evaluation.summary.threshold.best if isinstance(evaluation, StepEvaluation) else None
+  reward = RewardStatistics(float(np.mean(rewards)), float(np.std(rewards)), len(rewards), source, best)
   if validation:
     evaluation, made["folds"] = validation
     from .folds import headline
 
     training["cross_validation"] = {"folds": kind.folds, **headline(evaluation.summary)}
   card = kind.save(model, renderer, output_dir, training=training, reward=reward)
+  known = trained_prompts(str(training["base_model"])) | hashed_prompts(trained_on)
+  write_whole(output_dir / TRAINED_ON, sorted(known))
   _say_what_is_saved(output_dir, card["reload_difference"])
   training.pop("log")
   kept = {name: card[name] for name in ("fingerprint", "reload_difference")}

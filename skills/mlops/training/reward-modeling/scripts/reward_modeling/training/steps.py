@@ -133,7 +133,7 @@ class StepLabels(Learner):
     from ..process import ProcessRewardModel
 
     scorer = ProcessRewardModel(model, renderer)
-    evaluation = evaluate_steps(scorer, held_out, fallback=True) if held_out else None
+    evaluation = evaluate_steps(scorer, held_out) if held_out else None
     rows = [row["step_rewards"] for row in evaluation.rows] if evaluation else score_steps(scorer, trained_on)
     return evaluation, [value for row in rows for value in row if value is not None], "steps"
 

@@ -8,7 +8,7 @@ from ...errors import DataError
 from ...terminal import log, table, warn
 from ..records import Comparison, Ranking, Rated, Record, Records, Solution
 from .checks import CHECKS, RATED_CHECKS, STEP_CHECKS, UNLABELED_CHECKS
-from .findings import SHOWN_ROWS, Audit, AuditFinding, Check, Finding, Material, digest
+from .findings import SHOWN_ROWS, Audit, AuditFinding, Check, Finding, Material, as_asked, digest
 
 __all__ = ["CHECKS", "RATED_CHECKS", "STEP_CHECKS", "UNLABELED_CHECKS", "AuditFinding", "Check", "Finding"]
 
@@ -68,8 +68,9 @@ def about_attributes(ranges: dict[str, list[float]]) -> Iterator[Finding]:
 
 
 def prompt_digests(records: Iterable[Record]) -> frozenset[bytes]:
+  """Blind to case and whitespace."""
   memo: dict[int, bytes] = {}
-  return frozenset(digest(record.prompt, memo) for record in records)
+  return frozenset(digest(record.prompt, memo, as_asked) for record in records)
 
 
 def unreadable(records: Records, read: int | None = None) -> list[Finding]:

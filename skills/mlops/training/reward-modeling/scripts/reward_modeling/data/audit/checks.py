@@ -158,10 +158,10 @@ CHECKS = table_of(
   Check(
     "train_eval_overlap",
     "warning",
-    "have a prompt of the evaluation set",
+    "have a prompt of the evaluation set (but for case and whitespace)",
     "Accuracy on prompts that were trained on says little about new ones.",
     "drop these rows from the training set",
-    lambda material: [index for index, key in enumerate(material.keys) if key[0] in material.eval_prompts],
+    attrgetter("seen"),
     of_answer=_both,
   ),
   Check(

@@ -1,6 +1,5 @@
 """What a check is and what it finds: an `Audit` looks at records slice by slice, and keeps hashes, not texts."""
 
-import json
 from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict
@@ -11,7 +10,7 @@ from hashlib import blake2b
 from itertools import islice
 from typing import Literal
 
-from ...results import Row
+from ...results import Row, sorted_json
 from ..records import Comparison, Message, Origin, Record, Solution, answers_of
 
 SHOWN_ROWS = 5
@@ -65,6 +64,13 @@ class Material:
       else tuple(digest(messages, memo) for messages in (record.prompt, *answers_of(record)))
       for record in self.records
     ]
+
+  @property
+  def seen(self) -> list[int]:
+    """Places of the records whose prompts are in `eval_prompts`."""
+    memo: dict[int, bytes] = {}
+    own = enumerate(self.records if self.eval_prompts else ())
+    return [place for place, record in own if digest(record.prompt, memo, as_asked) in self.eval_prompts]
 
   @cached_property
   def links(self) -> list[list[Link]]:
@@ -187,13 +193,16 @@ def hashed(value) -> int:
   return int.from_bytes(blake2b(repr(value).encode(), digest_size=8).digest())
 
 
-def digest(messages: list[Message], memo: dict[int, bytes]) -> bytes:
+def as_asked(text: str) -> str:
+  """But for case and whitespace."""
+  return " ".join(text.casefold().split())
+
+
+def digest(messages: list[Message], memo: dict[int, bytes], read: Callable[[str], str] = str.rstrip) -> bytes:
   """Blind to whitespace after contents. Pairs of a ranking share lists of messages: each is read once."""
   known = memo.get(id(messages))
   if known is None:
-    text = json.dumps(
-      [message | {"content": message["content"].rstrip()} for message in messages], sort_keys=True, default=str
-    )
+    text = sorted_json([message | {"content": read(message["content"])} for message in messages])
     known = memo[id(messages)] = blake2b(text.encode(), digest_size=16).digest()
   return known
 
