@@ -5,7 +5,7 @@ from functools import partial
 
 from .cells import RowError, expect, objects, short, structure, turns, wrong_type
 from .conversations import answer_of, messages_of, prompt_of, split_shared, spoken
-from .entries import BAD, GOOD, MARGINS, PAIR, USER, WINNER_WORDS, Format, Row, Winner, entry, key, number
+from .entries import BAD, GOOD, MARGINS, PAIR, USER, Format, Row, Winner, entry, key, number
 from .formats_pairs import PairColumns, are_answers, arena, by_winner, columns, comparison, instructed
 from .formats_rankings import answered
 from .records import Ranking
@@ -76,7 +76,8 @@ _columns(
   "ppe",
   "PPE human preference: two answers, and which model won; model_a gave response_1",
   ("prompt", "response_1", "response_2"),
-  winner=Winner(means=WINNER_WORDS | {"response_1": "a", "response_2": "b"}),
+  winner=Winner(),
+  labels=("winner|preference|preferred|choice|better|chosen",),
   example={"winner": "model_b"},
 )
 _columns(
