@@ -37,6 +37,10 @@ def _full_text(row: Row) -> Row:
   return row | {"question": question.get("full_text") if isinstance(question, dict) else question}
 
 
+def _written_out(row: Row) -> Row:
+  return {name: structure(value) for name, value in row.items()}
+
+
 def _first_or_second(preference) -> object:
   value = number(preference, "preference")
   if not 1 < value < 2 or value == 1.5:
@@ -98,12 +102,14 @@ _columns(
   "RMB, pairs: a conversation and two answers, each beside the name of its model",
   ("conversation_input", *PAIR),
   example={"conversation_input": USER, "chosen": {"llm_name": "m", "answer": "4"}, "rejected": {"answer": "5"}},
+  prepare=_written_out,
 )
 _columns(
   "rmb_best_of_n",
   "RMB, best of n: a conversation, the best answer and the others",
   ("conversation_input", "bon_best", "loser_list"),
   example={"conversation_input": USER, "bon_best": {"answer": "4"}, "loser_list": [{"answer": "5"}]},
+  prepare=_written_out,
 )
 _columns(
   "rewardbench",

@@ -4,7 +4,7 @@ import re
 from functools import partial
 from itertools import pairwise
 
-from .cells import RowError, decoded, expect, short, wrong_type
+from .cells import RowError, decoded, expect, short, structure, wrong_type
 from .conversations import messages_of, prompt_of, spoken, with_system
 from .entries import Format, Row, SetAsideError, are_lists, are_texts, entry, key, never, one_each
 from .records import Solution
@@ -122,7 +122,7 @@ def ratings(row: Row) -> Solution:
     "question": {"problem": "2+2+2?"},
     "label": {"steps": [{"completions": [{"text": "2+2=4", "rating": 1}], "chosen_completion": 0}]},
   },
-  lambda row: isinstance(row["question"], dict) and isinstance(row["label"], dict) and "steps" in row["label"],
+  lambda row: all(isinstance(structure(row[name]), dict) for name in ("question", "label")) and "steps" in row["label"],
   optional=("is_quality_control_question", "is_initial_screening_question"),
 )
 def prm800k(row: Row) -> list[Solution]:
@@ -131,8 +131,8 @@ def prm800k(row: Row) -> list[Solution]:
     if row.get(f"is_{kind}_question"):
       raise SetAsideError(kind.replace("_", " "))
   try:
-    prompt = prompt_of({"prompt": row["question"]["problem"]})
-    found = _labeled_solutions(row)
+    prompt = prompt_of({"prompt": structure(row["question"])["problem"]})
+    found = _labeled_solutions(row | {"label": structure(row["label"])})
   except (KeyError, TypeError, IndexError, AttributeError) as error:
     raise RowError(f"the row is not as in PRM800K: {type(error).__name__} at {error}") from None
   return [Solution(prompt, steps_of(texts, "label.steps"), labels) for texts, labels in found]
