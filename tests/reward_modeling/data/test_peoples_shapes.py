@@ -447,6 +447,7 @@ def test_lines_that_are_not_the_labeled_steps_are_not_split(read):
       "prompt=query,completions=response,ranks=human_ranking",
     ),
     ({"x": "Q", "y_w": "A", "y_l": "B"}, "prompt=x,chosen=y_w,rejected=y_l"),
+    ({"query": "Q", "pos": ["A"], "neg": ["B"]}, "prompt=query,chosen=pos,rejected=neg"),
     ({"question": "Q", "solution": "A", "bad_solution": "B"}, "prompt=question,chosen=solution,rejected=bad_solution"),
     (
       {"title": "Q", "answers": {"a_id": ["1", "2"], "score": [3, 1], "text": ["A", "B"]}},
@@ -492,3 +493,15 @@ def test_calls_and_contents_under_other_names(read):
 def test_a_system_column_beside_a_conversation(read):
   records = read({"system": "S", "conversations": [user("Q"), assistant("A")]})
   assert said(records.rows[0].prompt) == [("s", "S"), ("u", "Q")]
+
+
+@pytest.mark.parametrize(
+  ("row", "expected"),
+  [
+    ({"prompt": "Q", "completions": ["A", "B"], "rank": "[2, 1]"}, [-2, -1]),
+    ({"prompt": "Q", "steps": ["x", "y"], "step_labels": "[1, 0]"}, [1, 0]),
+  ],
+)
+def test_lists_in_text_under_the_other_name_of_a_column(read, row, expected):
+  (found,) = read(row).every
+  assert (found.labels if "steps" in row else found.scores) == expected

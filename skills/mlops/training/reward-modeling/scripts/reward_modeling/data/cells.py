@@ -16,7 +16,7 @@ MAX_CELL = 4_000_000
 """Characters of a text that is parsed."""
 
 LISTS = frozenset(("answers", "summaries", "completions", "responses", "steps", "tools"))
-LISTS |= {"scores", "ranks", "correct", "labels", "ratings"}
+LISTS |= {"scores", "ranks", "rank", "correct", "labels", "step_labels", "ratings"}
 """Columns of lists, also written as text."""
 
 

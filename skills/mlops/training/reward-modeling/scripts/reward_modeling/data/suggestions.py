@@ -25,7 +25,7 @@ _REJECTED = "rejected dispreferred worse losing loser lose worst bad negative ne
 _MANY = "completions responses answers candidates generations outputs replies samples solutions comments choices "
 _MANY += "completion response answer"
 _DESIRED = "label chosen desirable safe liked thumbs feedback accepted good better correct"
-_ONE = "completion response answer output reply generation solution summary"
+_ONE = "completion response answer output reply generation solution summary continuation"
 _SCORE = "score scores rating ratings reward rewards votes upvotes quality grade"
 _RANK = "rank ranks ranking"
 _STEPS, _STEP_LABELS, _ERROR = (
@@ -193,7 +193,8 @@ def _could_be(path: str, value, name: str) -> bool:
   if name == "prompt" and is_system(path):
     return False
   if name not in ("scores", "ranks", "labels", "completions", "steps"):
-    return not many and (_is_said(value) or (isinstance(value, str) and bool(value.strip())))
+    said = value[0] if name in ("chosen", "rejected") and isinstance(value, list) and value else value  # of several
+    return not many and (_is_said(value) or (isinstance(said, str) and bool(said.strip())))
   values, wanted = [value] if many else value, (str, dict) if name in ("completions", "steps") else (int, float, str)
   return isinstance(values, list) and bool(values) and all(isinstance(one, wanted) for one in values)
 
