@@ -393,7 +393,6 @@ STRANGE = {
   "AlpacaFarm": ALPACA_FARM | {"preference": 3},
   "AlpacaEval": ALPACA_EVAL | {"preference": 0.4},
   "JudgeBench": JUDGEBENCH | {"label": "A"},
-  "PPE": PPE | {"winner": 1},
 }
 
 

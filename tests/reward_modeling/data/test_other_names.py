@@ -85,7 +85,7 @@ def test_names_that_a_format_has_of_its_own_stay_what_they_are(read):
 
 ANSWERS = {
   "objects": ({"prompt": "Q", "answers": [{"text": "A", "pm_score": 3}, {"text": "B", "pm_score": 1}]}, {}),
-  "1 and 2": ({"prompt": "Q", "response_1": "A", "response_2": "B", "preferred": 1}, {"winner_values": {"1": "a"}}),
+  "1 and 2": ({"prompt": "Q", "text_1": "A", "text_2": "B", "preferred": 1}, {"winner_values": {"1": "a"}}),
   "best first": ({"prompt": "Q", "ranked_responses": ["A", "B"]}, {"format": "best_first"}),
 }
 

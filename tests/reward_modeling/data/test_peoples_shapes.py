@@ -364,3 +364,144 @@ def test_few_held_out_rows_are_warned_of(capsys, share, told):
   data = Data("pairs", rows, [], "explicit", {}, []).split(SimpleNamespace(val_set_size=share, seed=42))
   assert (len(data.held_out) < 20) == told
   assert ("says little" in capsys.readouterr().err) == told
+
+
+@pytest.mark.parametrize(
+  ("word", "better"),
+  [
+    ("Response 2 is slightly better", "B"),
+    ("significantly better: A", "A"),
+    ("Completion A is much better", "A"),
+    ("[[B]]", "B"),
+    ("B wins", "B"),
+    ("tie(bothbad)", None),
+    ("Both are about the same", "?"),
+    ("About the same", None),
+    ("A is worse", "?"),
+    ("A is better than B", "?"),
+  ],
+)
+def test_how_much_better_is_no_part_of_the_winner(read, word, better):
+  rows = AB | {"preference": "A"}, AB | {"preference": word}
+  if better == "?":
+    with pytest.raises(DataError, match="--winner_values"):
+      read(*rows)
+  else:
+    assert [said(pair.chosen) for pair in comparisons(read(*rows))] == [[("a", "A")]] + [[("a", better)]] * bool(better)
+
+
+def test_a_scale_is_split_in_the_middle(read):
+  def hint(*values):
+    with pytest.raises(DataError) as caught:
+      read(*[AB | {"preference": value} for value in values])
+    return caught.value.hint
+
+  assert "--winner_values 7=a,6=a,4=tie,2=b,1=b, or 7=b,6=b,4=tie,2=a,1=a;" in hint(1, 7, 6, 2, 4)
+  assert "--winner_values 10=a,2=b, or 10=b,2=a;" in hint(2, 10)
+  assert "too many to name" in hint(*[place / 20 for place in range(1, 20)])
+
+
+ANSWER_IN_STEPS = [("x", 1.0), ("y", 0.0)]
+
+
+@pytest.mark.parametrize(
+  "row",
+  [
+    {"question": "Q", "process": "x ки\ny ки", "label": ["+", "-"]},  # OpenR
+    {"problem": "Q", "solution": "x<extra_0>y<extra_0>", "step_labels": [1, 0]},
+    {"prompt": "Q", "response": "x\n\ny", "labels": [True, False]},
+    {"query": "Q", "answer": "x\n\ny\n", "labels": ["correct", "incorrect"]},
+  ],
+)
+def test_steps_in_one_text(read, row):
+  (found,) = read(row).rows
+  assert (said(found.prompt), list(zip(found.steps, found.labels, strict=True))) == ([("u", "Q")], ANSWER_IN_STEPS)
+
+
+def test_lines_that_are_not_the_labeled_steps_are_not_split(read):
+  assert read({"prompt": "Q", "response": "x\ny\nz", "labels": [1, 0]}).format == "completion"
+  with pytest.raises(DataError, match="`labels` has 2 entries for 3 steps"):
+    read({"prompt": "Q", "response": "xкиyкиzки", "labels": [1, 1]})
+
+
+@pytest.mark.parametrize(
+  ("row", "line"),
+  [
+    (
+      {
+        "data": {"prompt": "Q", "answer1": "A", "answer2": "B"},
+        "annotations": [{"result": [{"value": {"selected": "left"}}]}],
+      },
+      "prompt=data.prompt,response_a=data.answer1,response_b=data.answer2,winner=annotations[0].result[0].value.selected",
+    ),
+    (
+      {"prompt": "Q", "answer1": "A", "answer2": "B", "comparison": '{"type": "pairwise", "selected": "left"}'},
+      "prompt=prompt,response_a=answer1,response_b=answer2,winner=comparison.selected",
+    ),
+    (
+      {"fields": {"prompt": "Q", "r_1": "B", "r_2": "A"}, "responses": {"pick": [{"user_id": "u", "value": "second"}]}},
+      "prompt=fields.prompt,response_a=fields.r_1,response_b=fields.r_2,winner=responses.pick[0].value",
+    ),
+    (
+      {"query": "Q", "response": ["A", "B"], "human_ranking": [0, 1], "models": ["m", "n"]},
+      "prompt=query,completions=response,ranks=human_ranking",
+    ),
+    ({"x": "Q", "y_w": "A", "y_l": "B"}, "prompt=x,chosen=y_w,rejected=y_l"),
+    ({"query": "Q", "pos": ["A"], "neg": ["B"]}, "prompt=query,chosen=pos,rejected=neg"),
+    ({"question": "Q", "solution": "A", "bad_solution": "B"}, "prompt=question,chosen=solution,rejected=bad_solution"),
+    (
+      {"title": "Q", "answers": {"a_id": ["1", "2"], "score": [3, 1], "text": ["A", "B"]}},
+      "prompt=title,completions=answers.text,scores=answers.score",
+    ),
+  ],
+)
+def test_a_suggestion_names_texts_and_their_labels(read, row, line):
+  with pytest.raises(DataError) as caught:
+    read(row)
+  assert f"--columns '{line}'" in caught.value.hint
+  assert pair_of(read(row, columns=dict(part.split("=") for part in line.split(",")))) == ONE_TURN
+
+
+def test_steps_in_objects_are_their_texts(read):
+  row = {"problem": "Q", "steps": [{"critique": "good", "content": "x", "label": "correct"}]}
+  with pytest.raises(DataError) as caught:
+    read(row)
+  assert "--columns 'prompt=problem,completions=steps[].content,labels=steps[].label'" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["prefix", "options", "selftext", "audios"])
+def test_more_names_of_inputs(read, name):
+  with pytest.raises(DataError, match=f"column `{name}` could be part of the input"):
+    read({"prompt": "Q", name: ["one", "two"], **SIDES})
+  assert pair_of(read({"prompt": "Q one two", name: ["one", "two"], **SIDES}))[1:] == ONE_TURN[1:]
+
+
+def test_messages_for_the_one_who_labels_are_no_input(read):
+  row = {"system": "", "input": "Q", "labelling_prompt": [system("Which is better?"), user("Q A B")], **SIDES}
+  assert pair_of(read(row)) == ONE_TURN
+
+
+def test_calls_and_contents_under_other_names(read):
+  turns = [user("Q"), {"role": "tool_call", "content": "f()"}, {"role": "tool_response", "content": "4"}]
+  text = lambda kind, text: [{"type": kind, "text": text, "annotations": []}]  # noqa: E731
+  answer = {"role": "assistant", "content": text("output_text", "A")}
+  row = {"prompt": [user(text("input_text", "P")), *turns[1:]], "chosen": answer, "rejected": "B"}
+  assert pair_of(read(row))[0] == [("u", "P"), ("a", "f()"), ("t", "4")]
+  assert pair_of(read(row))[1:] == ONE_TURN[1:]
+
+
+def test_a_system_column_beside_a_conversation(read):
+  records = read({"system": "S", "conversations": [user("Q"), assistant("A")]})
+  assert said(records.rows[0].prompt) == [("s", "S"), ("u", "Q")]
+
+
+@pytest.mark.parametrize(
+  ("row", "expected"),
+  [
+    ({"prompt": "Q", "completions": ["A", "B"], "rank": "[2, 1]"}, [-2, -1]),
+    ({"prompt": "Q", "steps": ["x", "y"], "step_labels": "[1, 0]"}, [1, 0]),
+  ],
+)
+def test_lists_in_text_under_the_other_name_of_a_column(read, row, expected):
+  (found,) = read(row).every
+  assert (found.labels if "steps" in row else found.scores) == expected

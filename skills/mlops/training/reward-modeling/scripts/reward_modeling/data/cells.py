@@ -16,7 +16,7 @@ MAX_CELL = 4_000_000
 """Characters of a text that is parsed."""
 
 LISTS = frozenset(("answers", "summaries", "completions", "responses", "steps", "tools"))
-LISTS |= {"scores", "ranks", "correct", "labels", "ratings"}
+LISTS |= {"scores", "ranks", "rank", "correct", "labels", "step_labels", "ratings"}
 """Columns of lists, also written as text."""
 
 
@@ -116,8 +116,8 @@ _KEYS = [[re.compile(rf"""["']{key}\\?["']\s*:""") for key in pair] for pair in 
 _OTHER_NAMES = {
   "system": ("developer",),
   "user": ("human", "prompter"),
-  "assistant": ("gpt", "model", "bot", "chatgpt", "ai", "function_call"),
-  "tool": ("function", "observation", "ipython"),
+  "assistant": ("gpt", "model", "bot", "chatgpt", "chatbot", "ai", "function_call", "tool_call"),
+  "tool": ("function", "observation", "ipython", "tool_response"),
 }
 ROLES = {name: role for role, others in _OTHER_NAMES.items() for name in (role, *others)}
 _WHO = ("role", "from", "speaker", "author", "sender", "who", "type")
@@ -245,7 +245,7 @@ def _is_message(item) -> bool:
   if "role" in item and "content" in item:
     return True
   who, said = speech(item)
-  if who == "role" and not item.keys().isdisjoint(("content", "tool_calls", "function_call")):
+  if who in item and who == "role" and not item.keys().isdisjoint(("content", "tool_calls", "function_call")):
     return True
   return said in item and str(item.get(who)).lower() in ROLES
 

@@ -57,7 +57,9 @@ def _text(content, column: str) -> str:
   texts = []
   for part in content:
     fields = part if isinstance(part, dict) else {"text": part, "type": "text"}
-    if fields.get("type", "text") != "text" or not isinstance(fields.get("text"), str):
+    if fields.get("type", "text") not in ("text", "input_text", "output_text") or not isinstance(
+      fields.get("text"), str
+    ):
       kind = part.get("type") if isinstance(part, dict) else None
       raise RowError(f"`{column}` holds content of type {kind or type_of(part)}: only text can be read")
     texts.append(fields["text"])

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,19 +26,28 @@ def _called(letter: str, digit: str, ordinal: str, hand: str) -> list[str]:
 
 
 WINNER_WORDS = {
-  name.replace(" ", gap) + more: side
+  name.replace(" ", gap): side
   for side, names in (("a", _called("a", "1", "first", "left")), ("b", _called("b", "2", "second", "right")))
   for name in names
   for gap in " _"
-  for more in ("", " is better", " wins")
 } | {
   **dict.fromkeys(("a>b", "a>>b", "b<a"), "a"),
   **dict.fromkeys(("b>a", "b>>a", "a<b"), "b"),
-  **dict.fromkeys(("tie", "tie (inconsistent)", "tie (bothbad)", "tie (both bad)", "bothbad", "both_bad"), "tie"),
   **dict.fromkeys(
-    ("a=b", "b=a", "both", "both bad", "both good", "draw", "equal", "neither", "no preference", "same"), "tie"
+    ("tie", "tie inconsistent", "tie bothbad", "tie both bad", "bothbad", "both_bad", "a=b", "b=a"), "tie"
   ),
+  **dict.fromkeys(("both", "both bad", "both good", "draw", "equal", "neither", "no preference", "same"), "tie"),
 }
+_AROUND = re.compile(
+  r"\b(is|are|was|wins|won|better|preferred|much|far|a lot|a (little )?bit|slightly|somewhat|moderately|significantly|"
+  r"considerably|clearly|strongly|marginally|about|the|answers|responses)\b|[^\w<>=]+"
+)
+
+
+def _side(value: str) -> str | None:
+  """Of "response 2 is slightly better", "significantly better: a", "tie (bothbad)"."""
+  return WINNER_WORDS.get(value) or WINNER_WORDS.get(" ".join(_AROUND.sub(" ", value).split()))
+
 
 _PKU_SAFERLHF = {"0": "response_0", "1": "response_1"}
 KNOWN = {
@@ -83,6 +93,10 @@ def _is_bare(value: str) -> bool:
   return value in ("true", "false")
 
 
+def _value(bare: str) -> float:
+  return float({"true": 1, "false": 0}.get(bare, bare))
+
+
 def meaning(
   winners: Sequence[tuple[int, object]],
   chosen: "Format",
@@ -100,7 +114,7 @@ def meaning(
         where=where,
         hint="read this file without --winner_values, or, if it is another data set, name its columns with --columns",
       )
-  means = (known or WINNER_WORDS) | (given or {})
+  means = (known or {value: side for value in counts if (side := _side(value))}) | (given or {})
   if given is None and not known:
     means |= _of_columns(columns)
   closed = given is not None or known
@@ -127,20 +141,25 @@ def _unsaid(counts: Counter[str], unsaid: str, chosen: "Format", given: dict[str
   seen = ", ".join(f"{value[:40]} ({count} rows)" for value, count in counts.most_common(8))
   if known := chosen.winner.means:
     what = f"the preference is {unsaid[:40]} ({counts[unsaid]} rows), which has no meaning in `{chosen.name}`: "
-    what += _meanings({value: side for value, side in known.items() if value not in WINNER_WORDS}, " = ")
-    what += ", words such as model_a, a name in model_a or model_b" * (known.keys() > WINNER_WORDS.keys())
+    what += _meanings(known, " = ")
     hint = "say what the values mean, as in --winner_values 1=a,2=b, or remove these rows"
   elif given is not None:
     said = _meanings(given, "=")
     what = f"`winner` is {unsaid[:40]}, which --winner_values {said} does not say; the values are {seen}"
     hint = f"add it, as in --winner_values {said.replace(', ', ',')},{unsaid}=tie, or remove these rows"
   else:
-    ordered = sorted(filter(_is_bare, counts), reverse=True)
-    sides = ["a", *["tie"] * (len(ordered) - 2), "b"][: len(ordered)]
+    ordered = sorted(filter(_is_bare, counts), key=_value, reverse=True)
+    middle = (_value(ordered[0]) + _value(ordered[-1])) / 2
+    sides = ["tie" if _value(one) == middle and ordered[1:] else "ab"[_value(one) < middle] for one in ordered]
     swapped = [{"a": "b", "b": "a"}.get(side, side) for side in sides]
     one, other = (",".join(map("=".join, zip(ordered, names, strict=True))) for names in (sides, swapped))
     what = f"`winner` holds numbers, which do not say which answer is better: {seen}"
-    hint = f"say what they mean: --winner_values {one}, or {other}; to score without labels, --columns winner="
+    hint = f"say what they mean: --winner_values {one}, or {other}"
+    if len(ordered) > 12:
+      hint = (
+        "these are too many to name: write the winner into a column, or the answers into `completions` and `scores`"
+      )
+    hint += "; to score without labels, --columns winner="
   return DataError(what, where=where, hint=hint)
 
 

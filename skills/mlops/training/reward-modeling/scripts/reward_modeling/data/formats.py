@@ -11,6 +11,7 @@ from .formats_rankings import HELPSTEER, OPEN, RANKED, RANKINGS, UNLABELED
 from .formats_steps import PUBLISHED_STEPS, STEPS
 
 LABELED = DATASETS | RANKED | PAIRS | RANKINGS | STEPS | PUBLISHED_STEPS
+PUBLISHED = DATASETS | RANKED | PUBLISHED_STEPS
 FORMATS: dict[str, Format] = LABELED | UNLABELED | OPEN
 """Of two formats that fit a file equally well the earlier one is taken."""
 
@@ -26,10 +27,11 @@ COLUMN_NAMES = frozenset(name for entry in FORMATS.values() for names in entry.c
 _INPUTS = (
   "prompt prompts system system_prompt preamble persona instruction instructions input inputs question questions query "
   "context contexts history conversation conversations messages dialogue dialog document documents passage passages "
-  "background article post image images functions tools"
+  "background article post selftext prefix options choices premise image images audios videos functions tools"
 )
 _LABELS = "label kto_tag tie winner scores correct ranks labels rating ratings margin weight"
 _SYSTEM = re.compile(r"sys|system(_?(prompt|message|msg|instruction|text|content)s?)?")
+_NO_INPUT = re.compile("reference$|(label|annot|judg|evaluat|grad)")
 _MATERIAL = re.compile(r"\w+_(context|passage|document|history|image)s?")
 INPUT_LIKE, LABEL_NAMES = frozenset(_INPUTS.split()), frozenset(_LABELS.split()).union(HELPSTEER)
 _NULLABLE = "winner scores|correct labels|step_labels ranks|rank parent_id rank label|kto_tag mistake_index"
@@ -57,7 +59,7 @@ def recognize(rows: list[Row], where: str, tiers: Tiers = ANSWERS) -> Format:
       return tier[best]
   present = {name for row in head for name in row}
   for entry in (entry for tier in tiers for entry in tier.values()):
-    by_shape = entry.matches is never or (entry.name in DATASETS | RANKED and entry.matches is not always)
+    by_shape = entry.matches is never or (entry.name in PUBLISHED and entry.matches is not always)
     if by_shape or entry.beside is not always:
       continue
     if not any(present.isdisjoint(names.split("|")) for names in entry.needs):
@@ -87,7 +89,7 @@ def is_input(name: str, value) -> bool:
   """Whether a column could be part of the input: by its name, or as messages under any name but that of a known answer."""
   if isinstance(value, (str, list, dict)) and (is_system(name) or _MATERIAL.fullmatch(name.lower())):
     return True
-  return name.lower() in INPUT_LIKE or (are_messages(value) and name != "reference")
+  return name.lower() in INPUT_LIKE or (are_messages(value) and not _NO_INPUT.match(name.lower()))
 
 
 def is_system(name: str) -> bool:

@@ -5,7 +5,7 @@ from functools import partial
 
 from .cells import RowError, expect, objects, short, structure, turns, wrong_type
 from .conversations import answer_of, messages_of, prompt_of, split_shared, spoken
-from .entries import BAD, GOOD, MARGINS, PAIR, USER, WINNER_WORDS, Format, Row, Winner, entry, key, number
+from .entries import BAD, GOOD, MARGINS, PAIR, USER, Format, Row, Winner, entry, key, number
 from .formats_pairs import PairColumns, are_answers, arena, by_winner, columns, comparison, instructed
 from .formats_rankings import answered
 from .records import Ranking
@@ -35,6 +35,10 @@ def _higher(*scores) -> str:
 def _full_text(row: Row) -> Row:
   question = structure(row["question"])
   return row | {"question": question.get("full_text") if isinstance(question, dict) else question}
+
+
+def _written_out(row: Row) -> Row:
+  return {name: structure(value) for name, value in row.items()}
 
 
 def _first_or_second(preference) -> object:
@@ -76,7 +80,8 @@ _columns(
   "ppe",
   "PPE human preference: two answers, and which model won; model_a gave response_1",
   ("prompt", "response_1", "response_2"),
-  winner=Winner(means=WINNER_WORDS | {"response_1": "a", "response_2": "b"}),
+  winner=Winner(),
+  labels=("winner|preference|preferred|choice|better|chosen",),
   example={"winner": "model_b"},
 )
 _columns(
@@ -97,12 +102,14 @@ _columns(
   "RMB, pairs: a conversation and two answers, each beside the name of its model",
   ("conversation_input", *PAIR),
   example={"conversation_input": USER, "chosen": {"llm_name": "m", "answer": "4"}, "rejected": {"answer": "5"}},
+  prepare=_written_out,
 )
 _columns(
   "rmb_best_of_n",
   "RMB, best of n: a conversation, the best answer and the others",
   ("conversation_input", "bon_best", "loser_list"),
   example={"conversation_input": USER, "bon_best": {"answer": "4"}, "loser_list": [{"answer": "5"}]},
+  prepare=_written_out,
 )
 _columns(
   "rewardbench",

@@ -74,7 +74,7 @@ def _numbered(row: Row, column: str, sign: float = 1) -> Ranking:
 
 @_rankings(
   "a prompt and any number of completions with scores, higher is better, or true and false in `correct`",
-  (_PROMPT, "completions|responses", "scores|correct"),
+  (_PROMPT, "completions|responses|answers", "scores|correct"),
   {"prompt": "2+2?", "completions": ["4", "5", "four"], "scores": [1.0, 0.0, 1.0]},
   are_lists("completions", "scores"),
   optional=("system", "margin", "weight", "ratings"),
@@ -139,7 +139,7 @@ def rated(row: Row) -> Ranking:
   ("messages|conversations",),
   {"messages": USER + GOOD, "score": 4},
   lambda row: _is_rated(row) and not _is_open(row) and not isinstance(structure(row.get("ratings")), list),
-  optional=_RATINGS,
+  optional=("system", *_RATINGS),
 )
 def rated_conversation(row: Row) -> Ranking:
   prompt, answer = answered(row, "there is nothing that is rated")
@@ -159,7 +159,7 @@ def best_first(row: Row) -> Ranking:
 
 @_rankings(
   "a prompt and completions with ranks, 1 is best",
-  (_PROMPT, "completions|responses", "ranks|rank"),
+  (_PROMPT, "completions|responses|answers", "ranks|rank"),
   {"prompt": "2+2?", "completions": ["4", "5", "four"], "ranks": [1, 3, 2]},
   are_lists("completions", "ranks"),
 )
@@ -212,7 +212,6 @@ def completion(row: Row) -> Ranking:
   "a conversation whose last message, the assistant's, is to be scored",
   ("messages|conversations",),
   {"messages": USER + GOOD},
-  optional=(),
 )
 def conversation(row: Row) -> Ranking:
   prompt, answer = answered(row, "there is nothing to score")
@@ -220,7 +219,7 @@ def conversation(row: Row) -> Ranking:
 
 
 def answered(row: Row, otherwise: str) -> tuple[list[Message], list[Message]]:
-  whole = messages_of(row["messages"], "messages")
+  whole = with_system(messages_of(row["messages"], "messages"), row.get("system"))
   if not whole or whole[-1]["role"] != "assistant":
     raise RowError(f"`messages` does not end with an assistant message: {otherwise}")
   return whole[:-1], whole[-1:]
@@ -249,10 +248,9 @@ def _is_open(row: Row) -> bool:
   ("messages|conversations",),
   {"messages": USER},
   _is_open,
-  optional=(),
 )
 def open_conversation(row: Row) -> Ranking:
-  return _to_be_answered(messages_of(row["messages"], "messages"), "messages")
+  return _to_be_answered(prompt_of(row, "messages"), "messages")
 
 
 def _hold(column: str, *names: str):

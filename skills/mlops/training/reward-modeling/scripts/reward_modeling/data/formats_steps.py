@@ -4,7 +4,7 @@ import re
 from functools import partial
 from itertools import pairwise
 
-from .cells import RowError, decoded, expect, short, wrong_type
+from .cells import RowError, decoded, expect, short, structure, wrong_type
 from .conversations import messages_of, prompt_of, spoken, with_system
 from .entries import Format, Row, SetAsideError, are_lists, are_texts, entry, key, never, one_each
 from .records import Solution
@@ -17,6 +17,7 @@ ZERO_RATED = {"good": 1.0, "bad": 0.0, "ignore": None}
 """What a step rated 0, neither right nor wrong, is taken for."""
 STEP_TAG = "ки"
 """In Math-Shepherd after each step, where the label's text has + or -."""
+_TAGS = (STEP_TAG, "<extra_0>")
 _FIRST_STEP = re.compile(r"(?:#+ *|\*\*)?\bstep *1\b *[:.)]", re.IGNORECASE)
 MARKS = {"+": 1.0, "-": 0.0}
 _WORDS = dict.fromkeys(("right", "correct", "good", "1", "+", "true"), 1.0)
@@ -59,7 +60,9 @@ def _labels(row: Row, steps: list[str]) -> list[float | None]:
     raise RowError("`labels` holds nothing but null")
   for label in given:
     if not _is_share(label):
-      raise RowError(f"`labels` holds {short(label)}: expected true or false, 0 or 1, + or -, or probabilities")
+      raise RowError(
+        f"`labels` holds {short(label)}: expected true or false, 0 or 1, + or -, or probabilities (other scales: map them to 0..1)"
+      )
   return [None if label is None else float(label) for label in value]
 
 
@@ -119,7 +122,7 @@ def ratings(row: Row) -> Solution:
     "question": {"problem": "2+2+2?"},
     "label": {"steps": [{"completions": [{"text": "2+2=4", "rating": 1}], "chosen_completion": 0}]},
   },
-  lambda row: isinstance(row["question"], dict) and isinstance(row["label"], dict) and "steps" in row["label"],
+  lambda row: all(isinstance(structure(row[name]), dict) for name in ("question", "label")) and "steps" in row["label"],
   optional=("is_quality_control_question", "is_initial_screening_question"),
 )
 def prm800k(row: Row) -> list[Solution]:
@@ -128,8 +131,8 @@ def prm800k(row: Row) -> list[Solution]:
     if row.get(f"is_{kind}_question"):
       raise SetAsideError(kind.replace("_", " "))
   try:
-    prompt = prompt_of({"prompt": row["question"]["problem"]})
-    found = _labeled_solutions(row)
+    prompt = prompt_of({"prompt": structure(row["question"])["problem"]})
+    found = _labeled_solutions(row | {"label": structure(row["label"])})
   except (KeyError, TypeError, IndexError, AttributeError) as error:
     raise RowError(f"the row is not as in PRM800K: {type(error).__name__} at {error}") from None
   return [Solution(prompt, steps_of(texts, "label.steps"), labels) for texts, labels in found]
@@ -193,18 +196,42 @@ def _before_tags(row: Row) -> list[str]:
 
 @_published(
   "a problem and steps in one text, a tag after each, and a list with +, -, true, false or a probability for each (OpenRLHF, ER-PRM)",
-  ("input|text", "value|labels|label"),
-  {"input": _TAGGED.format(STEP_TAG, STEP_TAG), "value": ["+", "-"]},
-  lambda row: are_texts("input")(row) and STEP_TAG in row["input"] and _is_list(row["value"]),
+  ("input|text", "labels|value|label"),
+  {"input": _TAGGED.format(STEP_TAG, STEP_TAG), "labels": ["+", "-"]},
+  lambda row: are_texts("input")(row) and STEP_TAG in row["input"] and _is_list(row["labels"]),
 )
 def tagged_steps(row: Row) -> Solution:
-  steps, labels = _before_tags(row), []
-  for place, given in enumerate(_one_a_step(decoded(row["value"], "labels"), "value", steps), 1):
-    label = MARKS.get(given, given) if isinstance(given, str) else given
-    if not _is_share(label):
-      raise RowError(f"the value of step {place} is {short(given)}: expected +, -, true, false or a probability")
-    labels.append(float(label))
+  steps = _before_tags(row)
+  labels = _labels(row | {"labels": decoded(row["labels"], "labels")}, steps)
   return _solution(steps, "input", labels)
+
+
+def _pieces(row: Row) -> list[str]:
+  """At the tags, else at the line breaks that make as many pieces as there are labels."""
+  text = expect(row["response"], str, "response", "text")
+  count = len(expect(row["labels"], list, "labels", "a list with an entry for each step"))
+  tag = next((tag for tag in _TAGS if tag in text), None)
+  for gap in (tag,) if tag else ("\n\n", "\n"):
+    pieces = [piece.strip() for piece in text.split(gap) if piece.strip()]
+    if len(pieces) == count:
+      break
+  return pieces
+
+
+def _has_pieces(row: Row) -> bool:
+  return any(tag in row["response"] for tag in _TAGS) or len(_pieces(row)) == len(row["labels"]) > 1
+
+
+@_published(
+  "a problem, an answer whose steps end with a tag (ки, <extra_0>) or at line breaks, and a list with a label for each",
+  ("prompt|question|problem|query", "response|completion|process|solution|answer", "labels|label|value|step_labels"),
+  {"question": "2+2+2?", "response": "2+2=4\n\n4+2=7", "labels": [1, 0]},
+  lambda row: isinstance(row["response"], str) and isinstance(row["labels"], list) and _has_pieces(row),
+  optional=("system",),
+)
+def steps_in_text(row: Row) -> Solution:
+  steps = _pieces(row)
+  return Solution(prompt_of(row), steps, _labels(row, steps))
 
 
 def _is_marked(value) -> bool:

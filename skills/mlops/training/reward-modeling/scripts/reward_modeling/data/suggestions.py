@@ -1,11 +1,12 @@
 """What rows that no format fits hold, and a --columns line or a conversion with which they can be read."""
 
+import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
 from pathlib import Path
 
-from .cells import are_messages, short, type_of
+from .cells import RowError, are_messages, short, structure, type_of
 from .columns import WINNER, root_of
 from .entries import Row, key
 from .files import suffix
@@ -17,33 +18,36 @@ COLUMNS = 12
 # Words in the names of columns, the likeliest first.
 _PROMPT = (
   "prompt question query instruction problem task post context input user ask title text "
-  "trajectory conversation dialogue history message messages contents thread request"
+  "trajectory conversation dialogue history message messages contents thread request x"
 )
-_CHOSEN = "chosen preferred better accepted winning winner win best good positive pos"
-_REJECTED = "rejected dispreferred worse losing loser lose worst bad negative neg"
-_MANY = "completions responses answers candidates generations outputs replies samples solutions comments choices"
+_CHOSEN = "chosen preferred better accepted winning winner win best good positive pos w"
+_REJECTED = "rejected dispreferred worse losing loser lose worst bad negative neg l"
+_MANY = "completions responses answers candidates generations outputs replies samples solutions comments choices "
+_MANY += "completion response answer"
 _DESIRED = "label chosen desirable safe liked thumbs feedback accepted good better correct"
-_ONE = "completion response answer output reply generation solution"
+_ONE = "completion response answer output reply generation solution summary continuation"
 _SCORE = "score scores rating ratings reward rewards votes upvotes quality grade"
 _RANK = "rank ranks ranking"
 _STEPS, _STEP_LABELS, _ERROR = (
-  "steps step process thoughts reasoning rationale",
+  "steps step process thoughts thought reasoning rationale completion response solution",
   "labels label correctness correct scores score ratings rating values",
   "error mistake wrong incorrect",
 )
 _BODY = f"text content body {_ONE} message"
-_A, _B = "a 1 first left one", "b 2 second right two"
+_A, _B = "a 0 1 first left one", "b 1 2 second right two"
+_WINNER, _BEST = f"{WINNER} best likert comparison selected value", "ranked sorted ordered best"
 _LABELED = (
   {"prompt": _PROMPT, "chosen": _CHOSEN, "rejected": _REJECTED},
+  {"prompt": _PROMPT, "chosen": _ONE, "rejected": _REJECTED},
   {"prompt": _PROMPT, "completions": _MANY, "scores": _SCORE},
   {"prompt": _PROMPT, "completions": _MANY, "ranks": _RANK},
-  {"prompt": _PROMPT, "response_a": _A, "response_b": _B, "winner": WINNER},
+  {"prompt": _PROMPT, "response_a": _A, "response_b": _B, "winner": _WINNER},
   {"prompt": _PROMPT, "completions": _STEPS, "labels": _STEP_LABELS},
   {"prompt": _PROMPT, "steps": _STEPS, "first_error_step": _ERROR},
-  {"prompt": _PROMPT, "completion": _ONE, "ratings": "ratings attributes aspects scores annotations"},
+  {"prompt": _PROMPT, "completion": _ONE, "ratings": "ratings attributes aspects axes scores annotations"},
   {"prompt": _PROMPT, "completion": _ONE, "score": _SCORE},
   {"prompt": _PROMPT, "completion": _ONE, "label": _DESIRED},
-  {"prompt": _PROMPT, "completions": "ranked sorted ordered best"},
+  {"prompt": _PROMPT, "completions": _BEST},
 )
 """Those that say which answer is better."""
 _ANSWERS = (
@@ -53,6 +57,8 @@ _ANSWERS = (
   {"prompt": _PROMPT, "completion": _ONE},
 )
 LAYOUTS = {"any": (*_ANSWERS, {"prompt": _PROMPT}), "answers": _ANSWERS, "labeled": _LABELED}
+_NAMES = ("id", "ids", "uid", "uuid", "hash", "url", "name", "model", "models", "status", "critique")
+"""What ends the names of columns that hold no text to score."""
 ColumnWords = Mapping[str, str]
 """Name in the format -> words that the names of columns may hold."""
 _MEANING = {
@@ -120,10 +126,15 @@ def guess(row: Row, works: Callable[[dict[str, str], str | None], bool], layouts
 
 def _leaves(value, path: str = "") -> Iterator[tuple[str, object]]:
   two = isinstance(value, list) and len(value) == 2 and all(isinstance(item, str) for item in value)
-  if two and "[" not in path and _rank(path, _STEPS) is None:
+  if two and "[" not in path and _rank(path, f"{_MANY} pair order") is not None:
     yield from ((f"{path}[{place}]", item) for place, item in enumerate(value))
   if path and _are_ratings(value):
     yield path, value
+  if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict) and not are_messages(value):
+    yield from _leaves(value[0], f"{path}[0]")  # of Label Studio
+  with contextlib.suppress(RowError):
+    if isinstance(value, str) and isinstance(inside := structure(value), dict):
+      yield from _leaves(inside, path)
   if isinstance(value, dict) and not are_messages([value]):
     for name, item in value.items():
       if re.fullmatch(r"[^.\[\],=]+", name):
@@ -137,15 +148,23 @@ def _leaves(value, path: str = "") -> Iterator[tuple[str, object]]:
 def _candidates(leaves: Row, name: str, words: str, row: Row) -> list[str]:
   """A column of that name may not be put aside for another."""
   there = {path: value for path, value in leaves.items() if name not in row or root_of(path, row) == name}
-  ranked = ((_rank(path, words), path) for path, value in there.items() if _could_be(path, value, name))
-  return [path for rank, path in sorted(one for one in ranked if one[0] is not None)]
+  fitting = [path for path, value in there.items() if _could_be(path, value, name)]
+  ranked = [(rank, not _is_body(path), path) for path in fitting if (rank := _rank(path, words)) is not None]
+  return [path for *_, path in sorted(ranked)]
+
+
+def _is_body(path: str, more: Iterable[str] = ()) -> bool:
+  return not {*_BODY.split(), *more}.isdisjoint(re.split(r"[._]", path.lower().rpartition(".")[2]))
 
 
 def _rank(path: str, words: str) -> int | None:
   if path.endswith(("[0]", "[1]")):
     return 99
   order, parts = words.split(), re.split(r"[.\[\]]+", path)
-  if path.count("[]") and words is _MANY and parts[-1].lower() not in _BODY.split():
+  last = re.findall(r"[a-z]+", parts[-1].lower())
+  if (last and last[-1] in _NAMES) or (words is _BEST and not set(last) & set(order)):
+    return None
+  if words in (_MANY, _STEPS) and len(parts) > 1 and not _is_body(path, order):
     return None
   found = []
   for back, part in enumerate(reversed(parts)):
@@ -159,7 +178,10 @@ def _could_be(path: str, value, name: str) -> bool:
   if path.endswith("[0]") or path.endswith("[1]"):
     return name == ("response_a" if path.endswith("[0]") else "response_b")
   if name == "winner":
-    return isinstance(value, (str, int, float))
+    one = value[0] if isinstance(value, list) and len(value) == 1 else value
+    return not many and isinstance(one, (str, int, float)) and not str(one).startswith("{")
+  if "[0]" in path:
+    return False
   if name == "label":
     return key(value) in DESIRABLE
   if name == "score":
@@ -171,14 +193,15 @@ def _could_be(path: str, value, name: str) -> bool:
   if name == "prompt" and is_system(path):
     return False
   if name not in ("scores", "ranks", "labels", "completions", "steps"):
-    return not many and (_is_said(value) or (isinstance(value, str) and bool(value.strip())))
-  values, wanted = [value] if many else value, (str, dict) if name in ("completions", "steps") else (int, float)
+    said = value[0] if name in ("chosen", "rejected") and isinstance(value, list) and value else value  # of several
+    return not many and (_is_said(value) or (isinstance(said, str) and bool(said.strip())))
+  values, wanted = [value] if many else value, (str, dict) if name in ("completions", "steps") else (int, float, str)
   return isinstance(values, list) and bool(values) and all(isinstance(one, wanted) for one in values)
 
 
 def _are_ratings(value) -> bool:
   numbers = [one for one in value.values() if one is not None] if isinstance(value, dict) else []
-  return bool(numbers) and all(type(one) in (int, float) for one in numbers)
+  return any(type(one) is not bool for one in numbers) and all(isinstance(one, (int, float)) for one in numbers)
 
 
 def _is_said(value) -> bool:
