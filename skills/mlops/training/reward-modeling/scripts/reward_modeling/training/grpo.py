@@ -15,7 +15,7 @@ from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from ..errors import ModelError, RunError, UsageError
 from ..precision import precision
-from ..terminal import log, warn
+from ..terminal import log
 from . import configuration, loop, resuming
 from .policy import Policy
 from .prompts import Prompt
@@ -44,8 +44,8 @@ IDENTITY = (
 def _per_answer(numbers: dict[str, float]) -> dict[str, float]:
   """TRL's log by the names of ppo.py's, whose KL is that of whole answers. Without --beta there is none."""
   length, clipped = numbers["completions/mean_length"], numbers["completions/clipped_ratio"]
-  kl = numbers.get("kl", 0.0) * length
-  return {"reward": numbers["reward"], "kl": kl, "length": length, "eos_rate": 1 - clipped}
+  found = {"reward": numbers["reward"], "length": length, "eos_rate": 1 - clipped}
+  return found | ({"kl": numbers["kl"] * length} if "kl" in numbers else {})
 
 
 class _Ours:
@@ -54,6 +54,9 @@ class _Ours:
 
   def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], None, dict]:
     return [self.policy.prompt_ids(_messages(prompt)) for prompt in prompts], None, {}
+
+  def create_model_card(self, *_: object, **__: object) -> None:
+    """Ours is written with the policy; TRL's, in the output folder at each checkpoint, knows nothing of the run."""
 
   def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, Any]:
     """Under step rewards with advantages [B, N], as TRL's loss takes from subclasses."""
@@ -220,9 +223,9 @@ class GRPORun(TrainerCallback):
     names = ("reward", "reward_std", "kl", "entropy", "completions/mean_length", "completions/clipped_ratio")
     summary.pop("log")
     ends = start_and_end(answered, names)
-    found = concerns(*map(_per_answer, ends.values()), WARN_KL, "raise --beta", self.limit) if answered else []
-    for concern in found:
-      warn(concern)
+    rewards, found = [entry["reward"] for entry in answered], []
+    if answered:
+      found = concerns(*map(_per_answer, ends.values()), WARN_KL, "raise --beta", self.limit, rewards)
     return summary | ends | {"warnings": found}, self.log.entries
 
   # ---- what the trainer calls ----

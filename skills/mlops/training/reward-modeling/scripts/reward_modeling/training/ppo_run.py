@@ -17,7 +17,7 @@ from .. import output_folder
 from ..errors import RunError, UsageError
 from ..precision import precision
 from ..results import to_json
-from ..terminal import log, warn
+from ..terminal import log
 from . import resuming
 from .actor_critic import actor_critic
 from .configuration import check_whole
@@ -162,10 +162,8 @@ def run_ppo(ppo: PPO, folder: Path, resume: str | None, settings: PPORunSettings
 
 
 def summarize_run(ppo: PPO, history: Entries, stopped: str | None) -> PPOSummary:
-  ends = start_and_end(history, ("reward", "kl", "length", "eos_rate"))
-  found = concerns(ends["beginning"], ends["end"], ppo.settings.warn_kl)
-  for concern in found:
-    warn(concern)
+  ends = start_and_end(history, ("reward", "kl", "kl_k3", "length", "eos_rate"))
+  rewards = [entry["reward"] for entry in history]
   seconds = sum(entry["seconds"] for entry in history)
   return PPOSummary(
     updates=ppo.done,
@@ -173,7 +171,7 @@ def summarize_run(ppo: PPO, history: Entries, stopped: str | None) -> PPOSummary
     stopped=stopped,
     **ends,
     kl_coef=ppo.kl_coef,
-    warnings=found,
+    warnings=concerns(*ends.values(), ppo.settings.warn_kl, rewards=rewards),
     seconds={**ppo.seconds, "all": seconds},
     samples_per_second=history[-1]["episode"] / max(seconds, 1e-9),
     settings=asdict(ppo.settings) | {"world_size": ppo.world, "batch_size": ppo.batch_size},
