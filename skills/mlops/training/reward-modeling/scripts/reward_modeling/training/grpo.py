@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 BETA = {"grpo": {"beta": 0.04}, "rloo": {}}
 WHY = "TRL's default of no KL penalty is for verifiable rewards; a learned one is soon over-optimized (0.04: arXiv:2402.03300)"
 WARN_KL = 10.0  # nats per answer, as ppo.py's --warn_kl
-LORA_LEARNING_RATE = 1e-5  # ten times the 1e-6 that both trainers start from
 IDENTITY = (
   *resuming.IDENTITY_FIELDS,
   *("steps_per_generation", "num_generations", "num_iterations", "max_completion_length", "beta", "epsilon"),
@@ -116,9 +115,10 @@ class GRPORun(TrainerCallback):
     save_steps is rounded up to a whole generation: within one a resumed run would answer again what it half learned.
     """
     settings, own = self.settings, BETA[self.settings.algorithm]
+    rate, rate_note = configuration.policy_rate(settings.algorithm, parameters, settings.use_peft)
     defaults = {
       **own,
-      **({"learning_rate": LORA_LEARNING_RATE} if settings.use_peft else {}),
+      "learning_rate": rate,
       "gradient_checkpointing": parameters >= configuration.CHECKPOINT_ACTIVATIONS_FROM,
       "logging_steps": 1,
       "logging_first_step": True,  # alone: these answers are the untrained policy's
@@ -136,6 +136,7 @@ class GRPORun(TrainerCallback):
     if self.in_steps and config.multi_objective_aggregation != "sum_then_normalize":
       raise UsageError(f"--step_rewards is not for --multi_objective_aggregation {config.multi_objective_aggregation}")
     notes = [f"{name} {value} ({WHY})" for name, value in own.items() if name not in fields]
+    notes += [rate_note] * ("learning_rate" not in fields)
     between = config.steps_per_generation * config.num_iterations
     steps = -(-between // config.gradient_accumulation_steps)
     if config.save_strategy == "steps" and config.save_steps >= 1 and config.save_steps % steps:

@@ -18,9 +18,8 @@ from ..errors import RunError, UsageError
 from ..precision import precision
 from ..results import to_json
 from ..terminal import log
-from . import resuming
+from . import configuration, resuming
 from .actor_critic import actor_critic
-from .configuration import check_whole
 from .policy import Policy
 from .ppo import PPO
 from .prompts import Prompt
@@ -57,7 +56,7 @@ class PPORun:
 
   def prepare(self) -> None:
     """Device, precision, processes and trackers: fp32 on a CPU unless asked, bf16 autocast on a GPU that has it."""
-    check_whole(None)
+    configuration.check_whole(None)
     settings, hardware = self.settings, precision({"bf16": self.settings.bf16})
     warnings.filterwarnings("ignore", message="`log_with=")  # said below, in our words
     try:
@@ -79,6 +78,10 @@ class PPORun:
 
   def make(self, policy: Policy, prompts: Sequence[Prompt], rewards: PolicyRewards, lora: LoraConfig | None) -> str:
     settings, course = self.settings, self.course
+    rate, note = configuration.policy_rate("ppo", policy.model.num_parameters(), settings.use_peft)
+    if course.learning_rate is None:
+      log(f"setting: {note}")
+      course = replace(course, learning_rate=rate)
     course = replace(
       course,
       response_length=self.length,
