@@ -56,8 +56,10 @@ def policy_rate(algorithm: str, parameters: int, lora: bool) -> tuple[float, str
   """(the learning rate of a policy where none is given, a note about it)."""
   small = parameters < SMALL_POLICY
   rate = float(f"{POLICY_RATES[algorithm] * (100 if small else 10 if lora else 1):g}")  # 1e-5, not 9.99e-6
-  size = f"{parameters / 1e6:.1f}M parameters, {'under' if small else 'over'} 10M"
-  return rate, f"learning_rate {rate:g} ({size}{', LoRA' if lora else ''})"
+  return (
+    rate,
+    f"learning_rate {rate:g} ({parameters / 1e6:.1f}M parameters{', under 10M' if small else ', LoRA' if lora else ''})",
+  )
 
 
 def trainer_config(
