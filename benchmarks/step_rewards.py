@@ -2,9 +2,11 @@
 
     uv run python benchmarks/step_rewards.py --seeds 100 101 102 103 104
 
+Killed, the same command goes on after the last run that `--output_dir` holds in rows.jsonl.
+
 The world is tests/arithmetic.py. For each seed a tiny decoder learns solutions of which most have an error; a process reward
 model is made of it with gold labels of steps; then each algorithm trains the decoder with `--step_rewards` outcome, difference and
-min, alike in all else. Since a right beginning is a way to please a model of steps, `complete` below is a second reward in all of
+min, alike in all else. Since a right prefix is a way to please a model of steps, `complete` below is a second reward in all of
 them: 0 for a solution with as many steps as the prompt asks for, else -1. `solved` is the share of 512 fresh prompts whose sampled
 solution is right and complete by the gold rules, `difference` that less the one of outcome rewards of the same seed, with the
 95 % interval of its mean over the seeds (Student's t). The settings were chosen with outcome rewards on seed 0, of four for PPO and six for GRPO.
@@ -14,8 +16,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 from statistics import fmean, stdev
@@ -126,24 +128,26 @@ def solved(path: Path, seed: int) -> float:
   return right / FRESH
 
 
-def study(folder: Path, seed: int, forms: tuple[str, ...], updates: int) -> list[dict[str, Any]]:
-  made = prepare(folder, seed)
-  rows = [{"seed": seed, "algorithm": "taught", "rewards": "", "solved": solved(made["policy"], seed)}]
-  for algorithm in ("ppo", "grpo"):
-    for form in forms:
-      started = time.process_time()
-      path, more = optimize(made, folder / f"{algorithm}-{form}", algorithm, form, seed, updates)
-      seconds = time.process_time() - started
-      row = {
-        "seed": seed,
-        "algorithm": algorithm,
-        "rewards": form,
-        "solved": solved(path, seed),
-        "seconds": seconds,
-      }
-      rows.append(row | more)
-      print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-  return rows
+def study(folder: Path, seed: int, forms: tuple[str, ...], updates: int, rows: list[dict[str, Any]]) -> None:
+  """Adds the runs of a seed to `rows`, and to rows.jsonl, but for those that are there."""
+  done = {(row["algorithm"], row["rewards"]) for row in rows if row["seed"] == seed}
+  wanted = [("taught", ""), *((algorithm, form) for algorithm in ("ppo", "grpo") for form in forms)]
+  if done.issuperset(wanted):
+    return
+  shutil.rmtree(folder / str(seed), ignore_errors=True)
+  (folder / str(seed)).mkdir()
+  made = prepare(folder / str(seed), seed)
+  for algorithm, form in wanted:
+    if (algorithm, form) in done:
+      continue
+    started, path, more = time.process_time(), made["policy"], {}
+    if form:
+      path, more = optimize(made, folder / str(seed) / f"{algorithm}-{form}", algorithm, form, seed, updates)
+      more["seconds"] = time.process_time() - started
+    rows.append({"seed": seed, "algorithm": algorithm, "rewards": form, "solved": solved(path, seed), **more})
+    with open(folder / "rows.jsonl", "a") as file:
+      file.write(json.dumps(rows[-1]) + "\n")
+    print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
 
 
 def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -169,6 +173,7 @@ def main() -> None:
   parser.add_argument("--seeds", nargs="+", type=int, default=[100, 101, 102, 103, 104])
   parser.add_argument("--forms", nargs="+", default=FORMS, choices=FORMS)
   parser.add_argument("--updates", type=int, default=30, help="of 64 answers")
+  parser.add_argument("--output_dir", type=Path, default=Path("runs/step_rewards"))
   args = parser.parse_args()
   import torch
 
@@ -179,11 +184,12 @@ def main() -> None:
 
   keep_stdout_for_results()
   quiet_libraries()
-  rows = []
-  with tempfile.TemporaryDirectory() as temporary:
-    for seed in args.seeds:
-      (Path(temporary) / str(seed)).mkdir()
-      rows += study(Path(temporary) / str(seed), seed, tuple(args.forms), args.updates)
+  args.output_dir.mkdir(parents=True, exist_ok=True)
+  kept = args.output_dir / "rows.jsonl"
+  rows = [json.loads(line) for line in kept.open()] if kept.exists() else []
+  for seed in args.seeds:
+    study(args.output_dir, seed, tuple(args.forms), args.updates, rows)
+  rows = [row for row in rows if row["seed"] in args.seeds and row["rewards"] in ("", *args.forms)]
   columns = ["algorithm", "rewards", "seed", "solved", "difference", "kl", "steps", "seconds"]
   ordered = sorted(
     [*rows, *means(rows)], key=lambda row: (row["algorithm"] != "taught", row["algorithm"], row["rewards"])

@@ -17,6 +17,9 @@ def letters(prompts, completions, completion_ids, answer, level, **rest):
     assert [int(a) for a in answer] == level and len(completion_ids) == len(completions)
     return [float(one[0]["content"].count("e")) for one in completions]
 
+def low(completion_ids, **rest):
+    return [sum(token < 150 for token in ids) / len(ids) for ids in completion_ids]
+
 def sometimes(completions, level, **rest):
     return [None if n % 2 else 10.0 for n in level]
 
@@ -221,6 +224,23 @@ def test_math_is_checked_where_math_verify_is_installed(command, tmp_path):
     assert "--with math-verify" in done.stderr
 
 
+@BOTH
+def test_a_run_that_learns_nothing_says_so_and_one_that_learns_does_not(command, functions, tmp_path, script):
+  length = {"ppo.py": ("--total_episodes", 64), "grpo.py": ("--max_steps", 8)}[script]
+  rewarded = ("--reward_functions", f"{functions}:low", "--missing_eos_penalty", 0, *length)
+  said = {}
+  for rate in (1e-8, 3e-3):
+    done = run_main(*command(script, *rewarded, "--learning_rate", rate, out=str(rate)))
+    assert done.returncode == 0, done.stderr
+    said[rate] = [one for one in done.json["warnings"] if "learned nothing" in one]
+    card = (tmp_path / str(rate) / "README.md").read_text()
+    assert all(f"warning: {one}" in done.stderr and f"Warning: {one}." in card for one in done.json["warnings"])
+    told = f"trained with {script[:-3].upper()} on 8 prompts for the reward of `{functions}:low`"
+    assert told in card and f"| reward | {done.json['beginning']['reward']:.4g} |" in card and "TRL" not in card
+  assert len(said[1e-8]) == 1 and not said[3e-3]
+  assert "raise --learning_rate" in said[1e-8][0].lower()
+
+
 # ---- steps --------------------------------------------------------------------------------------------------------
 
 
@@ -302,7 +322,8 @@ def test_a_policy_that_never_ends_a_step_is_rewarded_for_one_step_and_said_to(co
   done = run_main(*command("ppo.py", "--reward_model_path", toy_process_model, "--step_rewards", "min"))
   assert done.returncode == 0, done.stderr
   assert done.json["answer_steps"] == {"mean": 1.0, "unsplit": 1.0, "unscored": 0, "empty": 0}
-  assert "100% of the answers end no step" in done.stderr
+  (told,) = [one for one in done.json["warnings"] if "100% of the answers end no step" in one]
+  assert f"warning: {told}" in done.stderr
 
 
 def test_a_killed_run_with_steps_and_functions_resumes_only_with_the_same(command, spaced, functions, tmp_path):

@@ -84,6 +84,17 @@ def test_the_batch_that_fits_is_the_one_that_is_told(tiny, toy_file, tmp_path, m
   assert done.json["training"]["per_device_train_batch_size"] == 2
 
 
+def test_a_batch_is_that_of_one_device_under_data_parallel(tiny, tmp_path, monkeypatch):
+  """Two devices of one process, of which the trainer makes one batch of twice the size; a CPU computes it whole."""
+  monkeypatch.setattr(transformers.TrainingArguments, "n_gpu", property(lambda self: 2))
+  rows = [{"prompt": f"hello {n}", "completions": ["one", "two"], "labels": [True, n % 2 == 0]} for n in range(16)]
+  data = write_jsonl(tmp_path / "steps.jsonl", rows)
+  named = ("--model_name_or_path", tiny("qwen2"), "--dataset_name", data, "--output_dir", tmp_path / "out")
+  done = run_main("train_process.py", *named, *STEPS, "--per_device_train_batch_size", 4, "--audit", "warn")
+  assert done.returncode == 0, done.stderr
+  assert done.json["training"]["per_device_train_batch_size"] == 4
+
+
 # ---- what a run will take ----
 
 

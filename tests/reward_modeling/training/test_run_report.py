@@ -1,11 +1,13 @@
 """Runs of reinforcement learning: the picture and the page of one, from its log."""
 
+import random
 import sys
 from types import SimpleNamespace
 
 import browser
 import pytest
 
+from reward_modeling.evaluation.intervals import has_trend
 from reward_modeling.training import reinforcement, run_report
 
 ASKED = [{"role": "user", "content": "What is 2 + 2?"}]
@@ -54,6 +56,9 @@ def test_the_page_says_what_happened_and_quotes_answers_early_and_late(tmp_path)
   assert "A &lt;b&gt;fish&lt;/b&gt;." in page, "texts are escaped"
   early, late = page.index("Answers early, step 0"), page.index("Answers late, step 2")
   assert early < page.index("fish") < late < page.rindex("4.") and page.count("What is 2 + 2?") == 2
+  flat = [{**HISTORY[0], "reward": reward} for reward in (0.5, 0.9, 0.4, 0.8)]
+  run_report.write(tmp_path, flat, PANELS, trained())
+  assert "Not beyond its noise: from 0.5" in (tmp_path / "run.html").read_text()
   assert "default-src 'none'" in page and "<script" not in page and " src=" not in page
 
 
@@ -83,3 +88,36 @@ def test_signs_of_a_gamed_reward_are_those_of_whole_answers_for_grpo_too():
     "25% of the answers end by themselves: raise --max_completion_length" in found[1] and "from 10 to 30" in found[2]
   )
   assert concerns(_per_answer(start), _per_answer(start), WARN_KL) == []
+
+
+def test_a_trend_is_a_slope_of_more_than_two_standard_errors():
+  """Beside scipy's regression; two points have no error."""
+  from scipy.stats import linregress
+
+  drawn = random.Random(0)
+  found = []
+  for rise in (0.0, 0.1, 0.3):
+    for n in (3, 10, 40):
+      rewards = [rise * step + drawn.gauss(0, 1) for step in range(n)]
+      line = linregress(range(n), rewards)
+      assert has_trend(rewards) == (abs(line.slope) > 2 * line.stderr)
+      found.append(has_trend(rewards))
+  assert {*found} == {True, False}
+  assert not any(map(has_trend, ([], [1.0], [1.0, 2.0], [1.0] * 9)))
+
+
+def test_a_run_that_learned_nothing_is_told_by_kl_and_trend_together():
+  still, flat, rising = (
+    {"reward": 1.0, "kl": 1e-4, "length": 9.0, "eos_rate": 1.0},
+    [1.0, 2.0, 1.0, 2.0],
+    [1.0, 2.0, 3.0],
+  )
+  told = lambda end, rewards: reinforcement.concerns(still, end, 10.0, rewards=rewards)  # noqa: E731
+  (only,) = told(still, flat)
+  assert "0.0001 nats per answer" in only and "Raise --learning_rate" in only
+  (only,) = told(still | {"kl_k3": 9e-5}, rising)
+  assert "9e-05 nats" in only, "of so near a policy no trend is its own"
+  assert told(still | {"kl": 0.009}, rising) == told(still | {"kl": 0.5}, flat) == told(still, [1.0]) == []
+  unknown = {name: value for name, value in still.items() if name != "kl"}  # GRPO without --beta
+  (only,) = told(unknown, flat)
+  assert "its reward has no trend" in only and told(unknown, rising) == []

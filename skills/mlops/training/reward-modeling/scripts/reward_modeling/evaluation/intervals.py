@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import correlation
 
 import numpy as np
 from scipy import special
@@ -245,3 +246,8 @@ def weights_of(weights, n: int) -> np.ndarray:
 
 def t_quantile(degrees: int) -> float:
   return float(special.stdtrit(degrees, 0.975)) if degrees > 0 else math.inf
+
+
+def has_trend(values: Sequence[float]) -> bool:
+  """Whether the slope of a series is more than two standard errors from 0."""
+  return len({*values}) > 1 and correlation(range(len(values)), values) ** 2 > 4 / (len(values) + 2)

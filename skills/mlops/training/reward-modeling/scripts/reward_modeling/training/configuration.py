@@ -27,6 +27,10 @@ SIZES = (
   (math.inf, "7B and more", 5e-6, 2, 1),
 )
 """Below so many parameters: name, learning rate (ten times that with LoRA), batch size and epochs to start from."""
+POLICY_RATES = {"ppo": 3e-6, "grpo": 1e-6, "rloo": 1e-6}
+"""TRL's learning rates; ten times that with LoRA, and a hundred times for a policy under SMALL_POLICY parameters, which hardly moves
+otherwise (measured: references/hyperparameters.md)."""
+SMALL_POLICY = 1e7
 CHECKPOINT_ACTIVATIONS_FROM = 1e9
 TOLD = (
   *("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs"),
@@ -46,6 +50,16 @@ def default_arguments(parameters: int, lora: bool) -> tuple[dict[str, object], s
     "gradient_checkpointing": parameters >= CHECKPOINT_ACTIVATIONS_FROM,
   }
   return chosen, f"{parameters / 1e6:.1f}M parameters ({name}{', LoRA' if lora else ''})"
+
+
+def policy_rate(algorithm: str, parameters: int, lora: bool) -> tuple[float, str]:
+  """(the learning rate of a policy where none is given, a note about it)."""
+  small = parameters < SMALL_POLICY
+  rate = float(f"{POLICY_RATES[algorithm] * (100 if small else 10 if lora else 1):g}")  # 1e-5, not 9.99e-6
+  return (
+    rate,
+    f"learning_rate {rate:g} ({parameters / 1e6:.1f}M parameters{', under 10M' if small else ', LoRA' if lora else ''})",
+  )
 
 
 def trainer_config(

@@ -15,7 +15,7 @@ from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from ..errors import ModelError, RunError, UsageError
 from ..precision import precision
-from ..terminal import log, warn
+from ..terminal import log
 from . import configuration, loop, resuming
 from .policy import Policy
 from .prompts import Prompt
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 BETA = {"grpo": {"beta": 0.04}, "rloo": {}}
 WHY = "TRL's default of no KL penalty is for verifiable rewards; a learned one is soon over-optimized (0.04: arXiv:2402.03300)"
 WARN_KL = 10.0  # nats per answer, as ppo.py's --warn_kl
-LORA_LEARNING_RATE = 1e-5  # ten times the 1e-6 that both trainers start from
 IDENTITY = (
   *resuming.IDENTITY_FIELDS,
   *("steps_per_generation", "num_generations", "num_iterations", "max_completion_length", "beta", "epsilon"),
@@ -44,8 +43,8 @@ IDENTITY = (
 def _per_answer(numbers: dict[str, float]) -> dict[str, float]:
   """TRL's log by the names of ppo.py's, whose KL is that of whole answers. Without --beta there is none."""
   length, clipped = numbers["completions/mean_length"], numbers["completions/clipped_ratio"]
-  kl = numbers.get("kl", 0.0) * length
-  return {"reward": numbers["reward"], "kl": kl, "length": length, "eos_rate": 1 - clipped}
+  found = {"reward": numbers["reward"], "length": length, "eos_rate": 1 - clipped}
+  return found | ({"kl": numbers["kl"] * length} if "kl" in numbers else {})
 
 
 class _Ours:
@@ -54,6 +53,9 @@ class _Ours:
 
   def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], None, dict]:
     return [self.policy.prompt_ids(_messages(prompt)) for prompt in prompts], None, {}
+
+  def create_model_card(self, *_: object, **__: object) -> None:
+    """Ours is written with the policy; TRL's, in the output folder at each checkpoint, knows nothing of the run."""
 
   def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, Any]:
     """Under step rewards with advantages [B, N], as TRL's loss takes from subclasses."""
@@ -113,9 +115,10 @@ class GRPORun(TrainerCallback):
     save_steps is rounded up to a whole generation: within one a resumed run would answer again what it half learned.
     """
     settings, own = self.settings, BETA[self.settings.algorithm]
+    rate, rate_note = configuration.policy_rate(settings.algorithm, parameters, settings.use_peft)
     defaults = {
       **own,
-      **({"learning_rate": LORA_LEARNING_RATE} if settings.use_peft else {}),
+      "learning_rate": rate,
       "gradient_checkpointing": parameters >= configuration.CHECKPOINT_ACTIVATIONS_FROM,
       "logging_steps": 1,
       "logging_first_step": True,  # alone: these answers are the untrained policy's
@@ -133,6 +136,7 @@ class GRPORun(TrainerCallback):
     if self.in_steps and config.multi_objective_aggregation != "sum_then_normalize":
       raise UsageError(f"--step_rewards is not for --multi_objective_aggregation {config.multi_objective_aggregation}")
     notes = [f"{name} {value} ({WHY})" for name, value in own.items() if name not in fields]
+    notes += [rate_note] * ("learning_rate" not in fields)
     between = config.steps_per_generation * config.num_iterations
     steps = -(-between // config.gradient_accumulation_steps)
     if config.save_strategy == "steps" and config.save_steps >= 1 and config.save_steps % steps:
@@ -220,9 +224,9 @@ class GRPORun(TrainerCallback):
     names = ("reward", "reward_std", "kl", "entropy", "completions/mean_length", "completions/clipped_ratio")
     summary.pop("log")
     ends = start_and_end(answered, names)
-    found = concerns(*map(_per_answer, ends.values()), WARN_KL, "raise --beta", self.limit) if answered else []
-    for concern in found:
-      warn(concern)
+    rewards, found = [entry["reward"] for entry in answered], []
+    if answered:
+      found = concerns(*map(_per_answer, ends.values()), WARN_KL, "raise --beta", self.limit, rewards)
     return summary | ends | {"warnings": found}, self.log.entries
 
   # ---- what the trainer calls ----

@@ -163,7 +163,8 @@ def run(trainer: Trainer, resume: str | None) -> tuple[torch.nn.Module, dict[str
     "seconds": result.metrics.get("train_runtime"),
     "log": [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry],
     **{name: getattr(arguments, name) for name in SUMMARIZED},
-    "per_device_train_batch_size": trainer.state.train_batch_size,  # less than asked under --auto_find_batch_size
+    # Less than asked under --auto_find_batch_size; of the trainer, times the devices of DataParallel.
+    "per_device_train_batch_size": trainer.state.train_batch_size // max(1, arguments.n_gpu),
   }
   return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False), summary
 

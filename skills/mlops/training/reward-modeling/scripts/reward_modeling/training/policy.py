@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,6 @@ from ..lengths import positions
 from ..output_folder import staged
 from ..packing import right_padded
 from ..rendering import Renderer
-from ..results import to_json
 from ..terminal import log
 from .loop import without_dropout
 
@@ -181,14 +180,15 @@ def _around_answer(renderer: Renderer) -> tuple[str, int | None]:
   return (before.removeprefix(head) if before.startswith(head) else ""), after
 
 
-def save_policy(policy: Policy, output_dir: str | Path, summary: object, name: str = "ppo.json") -> None:
-  """A plain causal language model, its adapter merged (and kept in `adapter`), with the summary of its run."""
+def save_policy(policy: Policy, output_dir: str | Path, files: Mapping[str, str]) -> None:
+  """A plain causal language model, its adapter merged (and kept in `adapter`), with these files."""
   with staged(output_dir) as folder:
     if hasattr(policy.model, "merge_and_unload"):
       policy.model.save_pretrained(folder / checkpoints.ADAPTER)
       policy = replace(policy, model=policy.model.merge_and_unload())
     policy.write(folder)
-    (folder / name).write_text(to_json(summary, indent=2) + "\n", encoding="utf-8")
+    for name, text in files.items():
+      (folder / name).write_text(text, encoding="utf-8")
 
 
 # ---- answers, each drawn by its own random numbers ----

@@ -17,10 +17,9 @@ from .. import output_folder
 from ..errors import RunError, UsageError
 from ..precision import precision
 from ..results import to_json
-from ..terminal import log, warn
-from . import resuming
+from ..terminal import log
+from . import configuration, resuming
 from .actor_critic import actor_critic
-from .configuration import check_whole
 from .policy import Policy
 from .ppo import PPO
 from .prompts import Prompt
@@ -57,7 +56,7 @@ class PPORun:
 
   def prepare(self) -> None:
     """Device, precision, processes and trackers: fp32 on a CPU unless asked, bf16 autocast on a GPU that has it."""
-    check_whole(None)
+    configuration.check_whole(None)
     settings, hardware = self.settings, precision({"bf16": self.settings.bf16})
     warnings.filterwarnings("ignore", message="`log_with=")  # said below, in our words
     try:
@@ -79,6 +78,10 @@ class PPORun:
 
   def make(self, policy: Policy, prompts: Sequence[Prompt], rewards: PolicyRewards, lora: LoraConfig | None) -> str:
     settings, course = self.settings, self.course
+    rate, note = configuration.policy_rate("ppo", policy.model.num_parameters(), settings.use_peft)
+    if course.learning_rate is None:
+      log(f"setting: {note}")
+      course = replace(course, learning_rate=rate)
     course = replace(
       course,
       response_length=self.length,
@@ -162,10 +165,8 @@ def run_ppo(ppo: PPO, folder: Path, resume: str | None, settings: PPORunSettings
 
 
 def summarize_run(ppo: PPO, history: Entries, stopped: str | None) -> PPOSummary:
-  ends = start_and_end(history, ("reward", "kl", "length", "eos_rate"))
-  found = concerns(ends["beginning"], ends["end"], ppo.settings.warn_kl)
-  for concern in found:
-    warn(concern)
+  ends = start_and_end(history, ("reward", "kl", "kl_k3", "length", "eos_rate"))
+  rewards = [entry["reward"] for entry in history]
   seconds = sum(entry["seconds"] for entry in history)
   return PPOSummary(
     updates=ppo.done,
@@ -173,7 +174,7 @@ def summarize_run(ppo: PPO, history: Entries, stopped: str | None) -> PPOSummary
     stopped=stopped,
     **ends,
     kl_coef=ppo.kl_coef,
-    warnings=found,
+    warnings=concerns(*ends.values(), ppo.settings.warn_kl, rewards=rewards),
     seconds={**ppo.seconds, "all": seconds},
     samples_per_second=history[-1]["episode"] / max(seconds, 1e-9),
     settings=asdict(ppo.settings) | {"world_size": ppo.world, "batch_size": ppo.batch_size},

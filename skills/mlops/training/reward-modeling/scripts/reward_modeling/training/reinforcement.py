@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..evaluation.intervals import has_trend
 from ..outputs import write_whole
 from ..results import to_json
 from ..terminal import log, warn
@@ -28,6 +29,10 @@ REWARDED_BY = (
   *("reward_function_weights", "step_rewards", "step_temperature", "attribute_weights", "reference_model_name_or_path"),
 )
 Entries = list[dict[str, Any]]
+STILL = 0.01
+"""Nats per answer below which a policy has hardly moved: fewer than 8 % of its answers differ (Pinsker's inequality).
+
+Of those whose reward has a trend a hundredth of that."""
 
 
 def train_policy(run: PPORun | GRPORun, settings: PolicySettings) -> PolicyRun | None:
@@ -73,12 +78,30 @@ def train_policy(run: PPORun | GRPORun, settings: PolicySettings) -> PolicyRun |
   found, history = run.train(output_dir, resume)
   if run.process_index != 0:
     return None
-  found = {**run.told, **found, **rewards.finish()}
+  numbers, more = rewards.finish()
+  found |= {**run.told, **numbers, "warnings": found["warnings"] + more}
+  for one in found["warnings"]:
+    warn(one)
   trained = run.trained(**result, **found, resumed_from=resume)
-  save_policy(policy, output_dir, trained, run.summary)
+  files = {run.summary: to_json(trained, indent=2) + "\n", "README.md": readme(trained, run.summary)}
+  save_policy(policy, output_dir, files)
   log(f"saved: {output_dir}")
   draw(output_dir, history, run.panels, trained)
   return trained
+
+
+def readme(trained: TrainedPolicy, summary: str) -> str:
+  """The model card. summary: the file with settings and numbers."""
+  algorithm = getattr(trained, "algorithm", "ppo")
+  front = ["library_name: transformers", "pipeline_tag: text-generation", f"tags: [{algorithm}]"]
+  if not Path(trained.policy).exists():
+    front.append(f"base_model: {trained.policy}")
+  by = ", ".join(map("`{}`".format, trained.reward_models + trained.reward_functions))
+  numbers = [f"| {name} | {trained.beginning[name]:.4g} | {value:.4g} |" for name, value in trained.end.items()]
+  told = f"`{trained.policy}`, trained with {algorithm.upper()} on {trained.prompts} prompts for the reward of {by}."
+  table = ["| | untrained | last tenth of the run |", "|---|---|---|", *numbers]
+  ending = [*(f"Warning: {one}.\n" for one in trained.warnings), f"Settings and all numbers: `{summary}`."]
+  return "\n".join(["---", *front, "---", "", "# Policy", "", told, "", *table, "", *ending, ""])
 
 
 def draw(folder: Path, history: Entries, panels: Mapping[str, Sequence[str]], trained: TrainedPolicy) -> None:
@@ -129,12 +152,20 @@ def concerns(
   warn_kl: float,
   closer: str = "raise --kl_coef, or set --max_kl",
   limit: str = "--response_length",
+  rewards: Sequence[float] = (),
 ) -> list[str]:
-  """One sentence for each sign that the reward was gamed. closer: how to stay near the reference. limit: the flag of lengths."""
-  found = []
-  if end["kl"] > warn_kl:
+  """One sentence for each sign that the reward was gamed, or nothing learned. start, end: of whole answers, `kl` where known.
+
+  closer: how to stay near the reference. limit: the flag of lengths. rewards: of all steps in the log.
+  """
+  found, kl = [], end.get("kl", 0.0)
+  near, trend = end.get("kl_k3", end.get("kl")), has_trend(rewards)  # k3 is never negative
+  if len(rewards) > 1 and (not trend if near is None else near < (STILL / 100 if trend else STILL)):
+    told = "its reward has no trend" if near is None else f"it is {near:.2g} nats per answer from the reference"
+    found.append(f"the policy learned nothing that shows: {told}. Raise --learning_rate, or train for more steps")
+  if kl > warn_kl:
     found.append(
-      f"the policy is {end['kl']:.1f} nats from the reference, as far as the best of {best_of_for(end['kl']):.0g} "
+      f"the policy is {kl:.1f} nats from the reference, as far as the best of {best_of_for(kl):.0g} "
       f"samples, and its reward went from {start['reward']:.2f} to {end['reward']:.2f}: the reward is probably "
       f"over-optimized. Evaluate the policy by something else than this reward, {closer}"
     )

@@ -156,6 +156,8 @@ class TrainedPolicy(PolicyRun):
   """Of answers that the untrained policy wrote."""
   end: dict[str, Number]
   """Means over the last tenth of the run."""
+  warnings: list[str]
+  """Signs that the reward was gamed, or nothing learned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +172,6 @@ class PPOSummary:
   kl_coef: Number
   """At the end."""
   warnings: list[str]
-  """Signs that the reward was gamed."""
   seconds: dict[str, Number]
   samples_per_second: Number
 
@@ -184,8 +185,6 @@ class TrainedPPO(PPOSummary, TrainedPolicy):
 @dataclass(frozen=True, kw_only=True)
 class TrainedGRPO(TrainedPolicy):
   algorithm: str
-  warnings: list[str]
-  """Signs that the reward was gamed."""
   steps: int
   train_loss: Number
   seconds: Number

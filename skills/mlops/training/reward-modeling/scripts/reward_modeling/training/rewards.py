@@ -17,7 +17,6 @@ from ..kinds import OUTCOME, PROCESS
 from ..process import ProcessRewardModel
 from ..rendering import Conversation
 from ..step_rendering import steps_and_ends
-from ..terminal import warn
 from .function_rewards import call, function_of, refuse_lacking
 from .policy import Policy
 from .prompts import Prompt
@@ -120,15 +119,16 @@ class PolicyRewards:
     found |= {f"{prefix}/{name}/std": spread for name, (_, spread) in logs.items()}
     return found | {f"steps/{name}": value for name, value in self.steps.items()}
 
-  def finish(self) -> dict[str, Any]:
-    """The numbers for the summary, after warnings."""
+  def finish(self) -> tuple[dict[str, Any], list[str]]:
+    """Numbers and warnings for the summary."""
     if self.models:
       self.models.warn_of_losses()
-    found = _shares(self.met)
+    found, warnings = _shares(self.met), []
     if found and found["unsplit"] >= UNSPLIT:
       told = f"{found['unsplit']:.0%} of the answers end no step, so each is rewarded as one"
-      warn(f"{told}: teach the policy to write the separator of steps")
-    return {"reward_inputs_truncated": self.models.truncated if self.models else 0, "answer_steps": found or None}
+      warnings.append(f"{told}: teach the policy to write the separator of steps")
+    truncated = self.models.truncated if self.models else 0
+    return {"reward_inputs_truncated": truncated, "answer_steps": found or None}, warnings
 
 
 def _known(values: Sequence[float]) -> list[float]:

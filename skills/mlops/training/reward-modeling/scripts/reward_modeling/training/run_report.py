@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ..evaluation.intervals import has_trend
 from ..evaluation.panels import Panel, Series
 from ..evaluation.plots import svg
 from ..evaluation.report_page import page
@@ -22,17 +23,21 @@ def write(folder: Path, history: Sequence[_Entry], panels: Mapping[str, Sequence
   def series(name: str) -> Series:
     return Series(name, [(entry["step"], entry[name]) for entry in history if name in entry])
 
+  rewards = [entry["reward"] for entry in history if "reward" in entry]
   drawn = [Panel(title, "step", names[0], list(map(series, names))) for title, names in panels.items()]
-  picture, html = svg(drawn), page(trained.output_dir, list(_verdicts(trained)), list(_sections(history, drawn)))
+  picture, html = (
+    svg(drawn),
+    page(trained.output_dir, list(_verdicts(trained, rewards)), list(_sections(history, drawn))),
+  )
   write_whole(folder / "run.svg", [picture])
   write_whole(folder / "run.html", [html])
   log(f"the run: {folder / 'run.html'}")
 
 
-def _verdicts(trained: TrainedPolicy) -> Iterator[tuple[str, str]]:
+def _verdicts(trained: TrainedPolicy, rewards: Sequence[float]) -> Iterator[tuple[str, str]]:
   start, end = trained.beginning.get("reward"), trained.end.get("reward")
   if start is not None and end is not None:
-    rose = "Yes" if end > start else "No"
+    rose = ("Yes" if end > start else "No") if has_trend(rewards) else "Not beyond its noise"
     yield (
       "Did the reward rise?",
       f"{rose}: from {start:.3g} (answers of the untrained policy) to {end:.3g} (mean over the last tenth).",
@@ -40,9 +45,8 @@ def _verdicts(trained: TrainedPolicy) -> Iterator[tuple[str, str]]:
   said = getattr(trained, "stopped", None)
   if said:
     yield "Did it run to its end?", f"No: {said}."
-  found = trained.warnings
   none = "Not by KL, length or answers that do not end. Only an evaluation by something else than this reward can tell."
-  yield "Was the reward gamed?", " ".join(f"Probably: {one}." for one in found) or none
+  yield "Was the reward gamed, or nothing learned?", " ".join(f"Probably: {one}." for one in trained.warnings) or none
 
 
 def _sections(history: Sequence[_Entry], drawn: Sequence[Panel]) -> Iterator[Section]:

@@ -252,7 +252,7 @@ class PPOSettings(BatchSettings):
   """What decides the course of a run."""
 
   group: ClassVar = "PPO"
-  learning_rate: float = flag(3e-6, "of the policy; LoRA wants about ten times that")
+  learning_rate: float | None = flag(None, "of the policy (3e-6, ten times that with LoRA; 3e-4 under 10M parameters)")
   value_learning_rate: float | None = flag(None, "of the value model (that of the policy)")
   lr_scheduler_type: str = flag("linear", "", choices=("linear", "cosine", "constant", "constant_with_warmup"))
   warmup_steps: int = flag(0, "updates", type=whole_number)
