@@ -38,7 +38,7 @@ class Fake:
       return [self.value(score) for score in self.model.score_ids(rows)]
 
   def refuse(self, what):
-    """As TEI (router/src/http/server.rs), SGLang (_create_error_response) and vLLM (ErrorResponse) say it."""
+    """As TEI, SGLang (_create_error_response) and vLLM (ErrorResponse) say it."""
     if self.api == "tei":
       raise RefusalError(422, {"error": f"Input validation error: {what}", "error_type": "Validation"})
     error = {"message": what} | ({"type": "BadRequestError", "param": None, "code": 400} if self.api == "vllm" else {})
@@ -64,7 +64,7 @@ class Fake:
     return {"model": "m", "rows": [{"rewards": [self.value(one) for one in row]} for row in rows], "not_scored": 0}
 
   def vllm(self, body):
-    """0.33: vllm/entrypoints/pooling/classify/protocol.py."""
+    """0.33: its ClassificationResponse."""
     found = self.rewards(body["input"])
     if not any(body.get(name) is False for name in self.reads):  # squashed unless a parameter it reads says not to
       found = [self.squash(one) for one in found]
@@ -73,7 +73,7 @@ class Fake:
     return {"id": "classify-1", "object": "list", "created": 1, "model": "m", "data": data[::-1], "usage": usage}
 
   def sglang(self, body):
-    """0.5.23: classify_request of http_server.py; one text is answered without a list."""
+    """0.5.23: its classify_request; one text is answered without a list."""
     given = body.get("input_ids") or body["text"]
     alone = isinstance(given, str) or isinstance(given[0], int)
     about = {"id": "1", "finish_reason": {"type": "stop", "matched": None}, "prompt_tokens": 1, "e2e_latency": 0.1}
