@@ -170,10 +170,7 @@ class ServerRewards:
   def _rows(self, conversations: Sequence[Conversation]) -> Asking:
     groups = groupby(range(len(conversations)), key=lambda i: conversations[i]._replace(completion=()))
 
-    def body(units: list[Unit]) -> Body:
-      return {"rows": [_row([conversations[i] for i in unit]) for unit in units]}
-
-    return [list(group) for _, group in groups], body
+    return [list(group) for _, group in groups], lambda units: {"rows": [_asked(conversations, one) for one in units]}
 
   def _answers(
     self, units: list[Unit], body: Callable[[list[Unit]], Body], conversations: Sequence[Conversation]
@@ -234,9 +231,11 @@ def _requests(units: list[Unit]) -> Iterator[list[Unit]]:
     yield asked
 
 
-def _row(own: Sequence[Conversation]) -> Body:
-  answers = [one.completion[0].get("steps") or list(one.completion) for one in own]
-  return {"prompt": list(own[0].prompt), "completions": answers} | ({"tools": own[0].tools} if own[0].tools else {})
+def _asked(conversations: Sequence[Conversation], places: Unit) -> Body:
+  completions = [conversations[i].completion for i in places]
+  prompt, _, tools, *_ = conversations[places[0]]
+  answers = [one[0].get("steps") or list(one) for one in completions]
+  return {"prompt": list(prompt), "completions": answers} | ({"tools": tools} if tools else {})
 
 
 def _in_order(found: list[dict]) -> list[dict]:
