@@ -19,6 +19,7 @@ from public_models import EXAMPLES, REFERENCE
 from conftest import SCRIPTS, assistant, run_main, save_tiny, start_script, user
 from reward_modeling import ProcessRewardModel, RewardModel
 from reward_modeling.ensemble import Rewards
+from reward_modeling.errors import UsageError
 from reward_modeling.pairwise import PairwiseModel
 from reward_modeling.rendering import Conversation, Written
 from reward_modeling.results import adapter
@@ -102,7 +103,7 @@ def test_whatever_is_asked_at_the_same_time_each_gets_its_own_rewards(served, mo
   assert served.service.counts()["completions"] - before == sum(len(pairs) for _, _, pairs in asked)
 
 
-@pytest.mark.parametrize("api", ["vllm", "sglang", "tei", "infinity", "openrlhf", "ours"])
+@pytest.mark.parametrize("api", ["vllm", "sglang", "tei", "infinity", "openrlhf", "llamafactory", "ours"])
 def test_clients_of_other_servers_get_the_same_rewards(api, served, toy_model, toy_file):
   """As score.py asks such servers, and as the programs do that check_server knows."""
   url = "http://{}:{}".format(*served.address)
@@ -131,6 +132,13 @@ def test_pairs_and_predictions_as_vllm_sglang_and_tei_answer_them(served):
     for before in ("hello", ["hello"], ["hello", "hello"]):
       found = posted("/v1/score", **dict(zip(names, (before, ["thank you", "no"]), strict=True)))["data"]
       assert [one["score"] for one in found] == about and [one["index"] for one in found] == [0, 1]
+  verl = posted("/v1/embeddings", model="runs/mine", input=text)  # of SGLang; vLLM's is in APIS
+  assert verl["data"][-1]["embedding"][-1] == pytest.approx(no, abs=1e-5)
+  assert posted("/classify/", text=text, add_special_tokens=False, chat_template=None)["embedding"] == pytest.approx(
+    [no], abs=1e-5
+  )
+  assert len(posted("/rerank", query="hello", documents=["a", "b"], top_n=0)["results"]) == 2
+  assert [one["id"] for one in served.get("/v1/models").json()["data"]] == [served.service.name]
   assert posted("/classify", text=text)["embedding"] == pytest.approx([no], abs=1e-5)
   assert posted("/v1/classify", input=text)["data"][0]["probs"] == pytest.approx([no], abs=1e-5)
   assert posted("/predict", inputs=text, raw_scores=True)[0]["score"] == pytest.approx(no, abs=1e-5)
@@ -282,6 +290,11 @@ TEMPLATED = TURNS.format("hello", "no").partition("no<")[0]
     ("/classify", {"input": TURNS.format("a", "b"), "use_activation": True}, "rewards are raw here"),
     ("/pooling", {"input": TURNS.format("a", "b"), "truncate_prompt_tokens": 5}, "cannot be chosen here"),
     ("/pooling", {"messages": [user("a")]}, "of role assistant"),
+    ("/classify", {"messages": [user("a"), assistant("b")], "tools": [{"name": "f"}]}, "tools cannot be chosen here"),
+    ("/classify", {"messages": [user("a"), assistant("b")], "add_generation_prompt": True}, "cannot be chosen here"),
+    ("/classify", {"messages": [user("a"), assistant("b")], "chat_template_kwargs": {"a": 1}}, "cannot be chosen here"),
+    ("/rerank", {"query": "a", "documents": ["b"], "instruction": "c"}, "instruction cannot be chosen here"),
+    ("/v1/embeddings", {"input": TURNS.format("a", "b"), "encoding_format": "base64"}, "cannot be chosen here"),
     ("/classify", {}, "either `input` or `messages`"),
     ("/v1/rewards", {"prompt": "a"}, "either `prompt` and `completions`, or `rows`"),
     ("/v1/rewards", {"prompt": "a", "completions": ["b"], "answer": "c"}, "answer: Extra inputs"),
@@ -474,6 +487,9 @@ ROUTES = (
   "/v2/rerank",
   "/score",
   "/predict",
+  "/v1/embeddings",
+  "/v1/score/evaluation",
+  "/v1/models/",
   "/metrics",
   "/x",
 )
@@ -516,6 +532,22 @@ def test_a_port_that_is_taken(toy_model):
   with socket.create_server(("127.0.0.1", 0)) as taken:
     done = run_main("serve.py", "--model_name_or_path", toy_model[0], "--port", taken.getsockname()[1])
   assert done.returncode == 2 and "cannot listen on 127.0.0.1" in done.stderr and "--port" in done.stderr
+
+
+def test_an_address_is_taken_before_the_model_is_loaded():
+  """Of two that start at once one is told; and one that starts after the other has ended gets it."""
+  from reward_modeling.serving.server import _bound, _reuse
+
+  first = _bound("127.0.0.1", 0)
+  port = first.getsockname()[1]
+  with pytest.raises(UsageError, match="cannot listen on 127"):
+    _bound("127.0.0.1", port)
+  _reuse(first, True)  # as when it has loaded
+  first.listen()
+  with socket.create_connection(("127.0.0.1", port)):
+    first.accept()[0].close()  # this side closes first, and waits a minute
+  first.close()
+  _bound("127.0.0.1", port).close()
 
 
 def free_port() -> int:

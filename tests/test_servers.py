@@ -62,7 +62,7 @@ def same_rows(one: list[dict], other: list[dict]) -> None:
     assert mine == theirs
 
 
-@pytest.mark.parametrize("api", ["ours", "vllm", "sglang", "tei", "infinity", "openrlhf"])
+@pytest.mark.parametrize("api", ["ours", "vllm", "sglang", "tei", "infinity", "openrlhf", "llamafactory"])
 def test_servers_give_the_rows_that_this_process_gives(folder, model, rows, api):
   fake = Fake(model, api, reads=("use_activation",))
   with served(fake) as url, served(fake) as second:
@@ -93,8 +93,38 @@ def test_what_a_retry_does_not_help_ends_the_run(model, rows, tmp_path, fault, c
   fake = Fake(model, "ours", fail=lambda number: fault)
   with served(fake) as url:
     done = run_script("score.py", "--server", url, "--input", rows, "--output", tmp_path / "out.jsonl")
-  assert done.returncode == code and told in done.stderr and len(fake.requests) <= 16
+  assert done.returncode == code and told in done.stderr and len(fake.requests) <= (16 if code == 5 else 64)
   assert not (tmp_path / "out.jsonl").exists() and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("api", "limit"), [("tei", 5), ("vllm", 1)])
+def test_requests_are_as_large_as_a_server_takes(folder, model, rows, api, limit):
+  fake = Fake(model, api, reads=("use_activation",), most_texts=limit)
+  with served(fake) as url:
+    done = score(folder, "--server", url, "--api", api, "--input", rows)
+  assert done.returncode == 0, done.stderr
+  same_rows(done.json["rows"], score(folder, "--input", rows).json["rows"])
+  name = {"tei": "inputs", "vllm": "input"}[api]
+  assert {len(body[name]) for body in fake.requests} >= {32, limit if limit == 1 else 4}
+
+
+def test_a_text_that_is_too_long_for_the_server_is_named(folder, model, tmp_path):
+  """And nothing is cut, though such a server cuts unless told."""
+  data = write_jsonl(tmp_path / "long.jsonl", [*ROWS[:7], {"prompt": "hello " * 90, "completions": ["no"]}])
+  for api, status in (("tei", 422), ("sglang", 400)):
+    fake = Fake(model, api, longest=64)
+    with served(fake) as url:
+      done = score(folder, "--server", url, "--api", api, "--input", data, "--concurrency", "1")
+    assert done.returncode == 3 and f"refuses a request ({status}: " in done.stderr and "long.jsonl:8" in done.stderr
+    assert len(fake.requests) < 12, "of 17 texts, by halves"
+
+
+def test_verl_sends_text_without_the_bos_which_vllm_adds():
+  from reward_modeling.remote import APIS
+
+  texts, ids = ["<s>hello", "<s>no"], [[1], [2]]
+  assert APIS["vllm"].others["verl"](texts, ids, "<s>") == {"input": ["hello", "no"], "use_activation": False}
+  assert APIS["vllm"].others["verl"](texts, ids, "")["input"] == texts
 
 
 def test_a_server_that_is_not_there_and_one_with_a_key(model, rows, tmp_path):
@@ -190,7 +220,8 @@ CASES = {
     "right": ("ours", {}, ["equal"], None, None),
     "right vllm": ("vllm", {"reads": ("use_activation", "activation")}, ["equal"], ["equal"], None),
     "right tei": ("tei", {}, ["equal"], None, None),
-    "vllm since it renamed the parameter": ("vllm", {"reads": ("use_activation",)}, ["equal"], ["sigmoid"], '"use_activation": false'),
+    "vllm since it renamed the parameter": ("vllm", {"reads": ("use_activation",)}, ["equal"], ["equal"], None),
+    "vllm before": ("vllm", {"reads": ("activation",)}, ["sigmoid"], ["sigmoid"], '"use_activation": false'),
     "vllm that squashes whatever is sent": ("vllm", {}, ["sigmoid"], ["sigmoid"], "--pooler-config"),
     "softmax": ("sglang", {"value": lambda score: 1.0}, ["softmax"], ["softmax"], "/v1/classify applies a softmax"),
     "shifted and scaled": ("openrlhf", {"value": lambda score: 2.5 * score - 3}, ["scaled"], None, "2.5 * reward -3"),
@@ -201,8 +232,10 @@ CASES = {
     "one end more": ("openrlhf", {"ids": lambda model: lambda text: plain(model)(text + "<|im_end|>")}, ["end_added"], None, "let it add none"),
     "stripped": ("tei", {"ids": stripped}, ["stripped"], None, "as it is"),
     "infinity": ("infinity", {"ids": stripped}, ["stripped"], None, "ends in no whitespace"),
+    "refuses, since told not to cut": ("tei", {"longest": 512}, ["refused"], None, '"truncate": false, raise --max-batch-tokens'),
+    "a random bias": ("sglang", {"value": lambda score: score + 0.03}, ["scaled"], ["scaled"], "random where the folder has none"),
     "cut on the right": ("tei", {"ids": lambda model: lambda text: plain(model)(text)[:512]}, ["cut"], None, "512 tokens (their end is lost)"),
-    "cut on the left": ("openrlhf", {"ids": lambda model: lambda text: plain(model)(text)[-256:]}, ["cut"], None, "raise its max_len"),
+    "cut on the left": ("openrlhf", {"ids": lambda model: lambda text: plain(model)(text)[-256:]}, ["cut"], None, "raise its --data.max_len"),
     "refuses": ("vllm", {"reads": ("use_activation", "activation"), "longest": 300}, ["refused"], ["refused"], "--max-model-len"),
     "templated twice": ("openrlhf", {"ids": twice}, ["templated_twice"], None, "not as a chat"),
     "bos and sigmoid": ("tei", {"ids": bos, "value": Fake.squash}, ["special_tokens", "sigmoid"], None, '"raw_scores": true'),

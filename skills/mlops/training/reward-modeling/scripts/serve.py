@@ -12,8 +12,9 @@
     uv run scripts/serve.py --reward_model_path runs/helpful runs/harmless --reward_combine mean --normalize --port 0
     uv run scripts/serve.py --model_name_or_path runs/mine --host 10.0.0.5 --key_file key.txt
 
-Routes  POST /v1/rewards {"prompt", "completions"} or {"rows": [...]}; /get_reward (OpenRLHF); /classify, /pooling, /score
-        (vLLM, SGLang); /predict (TEI); /rerank (Cohere, Jina, vLLM, TEI); GET /ready, /metrics, /docs
+Routes  POST /v1/rewards {"prompt", "completions"} or {"rows": [...]}; /get_reward (OpenRLHF), /v1/score/evaluation
+        (LLaMA-Factory); /classify, /pooling, /v1/embeddings, /score (vLLM, SGLang); /predict (TEI); /rerank (Cohere,
+        Jina, vLLM, TEI); GET /ready, /v1/models, /metrics, /docs
 Ends    at SIGTERM or Ctrl-C, after what was taken is answered, with counts as JSON and exit code 0
 """
 

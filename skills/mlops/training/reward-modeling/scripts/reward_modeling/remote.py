@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import count, groupby
+from itertools import chain, count, groupby
 from typing import TYPE_CHECKING
 
 from .errors import DataError, RunError, UsageError, UserError
@@ -20,14 +20,18 @@ if TYPE_CHECKING:
   from httpx2 import Response
 
 Body = dict[str, object]
-Ask = Callable[[list[str], list[list[int]]], Body]
-"""Texts, as the chat template wrote them, and their token ids -> the body of a request."""
-Request = tuple[Body, list[int]]
-"""Its body, and the places of what it holds."""
+Ask = Callable[[list[str], list[list[int]], str], Body]
+"""Texts, as the chat template wrote them, their token ids and the BOS token -> the body of a request."""
+Unit = list[int]
+"""Places of conversations that are asked for together: a text's, or those of the completions of a prompt."""
+Asking = tuple[list[Unit], Callable[[list[Unit]], Body]]
+"""What to ask for, and the body that asks for some of it."""
 Reply = float | tuple[float | None, dict[str, object]]
 """A reward, or one with what the server says beside it: `step_rewards`, `attributes`."""
 IN_A_REQUEST = 32
 BUSY = frozenset((408, 425, 429, 502, 503, 504))
+OTHER_FAULTS = frozenset((404, 405, 424))
+"""Of a server that has no such route; TEI's failed model."""
 PATIENCE, LONGEST_PAUSE = 300.0, 10.0
 """Seconds that a server which has answered before may be away."""
 FIRST_TRIES = 3
@@ -46,38 +50,45 @@ class Api:
 
 APIS = {
   SERVE: Api("/v1/rewards", lambda said: [one for row in said["rows"] for one in _of_row(row)]),
-  # as vLLM 0.33 and the reward loop of verl have it
+  # as vLLM 0.33 has it, and the reward loop of verl since 0.8: without the BOS, which vLLM adds
   "vllm": Api(
     "/classify",
     lambda said: [one["probs"][0] for one in _in_order(said["data"])],
-    lambda texts, ids: {"input": ids, "use_activation": False},
-    {"verl": lambda texts, ids: {"input": texts, "activation": False}},
+    lambda texts, ids, bos: {"input": ids, "use_activation": False},
+    {"verl": lambda texts, ids, bos: {"input": [one.removeprefix(bos) for one in texts], "use_activation": False}},
   ),
   # its own route; /v1/classify applies a softmax
   "sglang": Api(
     "/classify",
     lambda said: [one["embedding"][0] for one in said],
-    lambda texts, ids: {"input_ids": ids},
-    {"one that sends text": lambda texts, ids: {"text": texts}},
+    lambda texts, ids, bos: {"input_ids": ids},
+    {"one that sends text": lambda texts, ids, bos: {"text": texts}},
   ),
+  # it cuts unless told
   "tei": Api(
     "/predict",
     lambda said: [one[0]["score"] for one in said],
-    lambda texts, ids: {"inputs": [[text] for text in texts], "raw_scores": True},
+    lambda texts, ids, bos: {"inputs": [[text] for text in texts], "raw_scores": True, "truncate": False},
     by_text=True,
   ),
   # its text is two, which are stripped and joined
   "infinity": Api(
     "/rerank",
     lambda said: [one["relevance_score"] for one in _in_order(said["results"])],
-    lambda texts, ids: {"query": "", "documents": texts, "raw_scores": True},
+    lambda texts, ids, bos: {"query": "", "documents": texts, "raw_scores": True},
     by_text=True,
   ),
   # its serve_rm
   "openrlhf": Api(
     "/get_reward",
     lambda said: said["rewards"],
-    lambda texts, ids: {"query": texts, "prompts": texts, "labels": [""] * len(texts)},
+    lambda texts, ids, bos: {"query": texts, "prompts": texts, "labels": [""] * len(texts)},
+    by_text=True,
+  ),
+  "llamafactory": Api(
+    "/v1/score/evaluation",
+    lambda said: said["scores"],
+    lambda texts, ids, bos: {"model": "model", "messages": texts},
     by_text=True,
   ),
 }
@@ -122,18 +133,15 @@ class ServerRewards:
     self, conversations: Sequence[Conversation], progress: Progress = None
   ) -> tuple[Scores, list[dict[str, object]]]:
     """Rewards, None for what was left out, and what the server says beside each."""
-    requests = list((self._texts if self.ask else self._rows)(conversations))
+    units, body = (self._texts if self.ask else self._rows)(conversations)
     rewards, columns = [None] * len(conversations), [{} for _ in conversations]
     pool = ThreadPoolExecutor(self.concurrency)
     try:
-      answers = pool.map(lambda asked: self._answers(asked[0], conversations[asked[1][0]].origin), requests)
-      for (_, places), found in zip(requests, answers, strict=True):
-        if len(found) != len(places):
-          raise RunError(f"the server answers {len(found)} rewards to {len(places)} completions")
-        for place, one in zip(places, found, strict=True):
+      for found in pool.map(lambda asked: self._answers(asked, body, conversations), _requests(units)):
+        for place, one in found:
           rewards[place], columns[place] = one if isinstance(one, tuple) else (float(one), {})
         if progress:
-          progress(len(places))
+          progress(len(found))
     except BaseException:
       self._stopped.set()  # those who wait for a server
       raise
@@ -148,36 +156,43 @@ class ServerRewards:
     if self.renderer:
       self.renderer.warn_of_losses()
 
-  def _texts(self, conversations: Sequence[Conversation]) -> Iterator[Request]:
-    rendered = self.render(conversations)
+  def _texts(self, conversations: Sequence[Conversation]) -> Asking:
+    rendered, bos = self.render(conversations), self.renderer.tokenizer.bos_token or ""
     # what is cut is known by its token ids alone
     sent = [i for i, one in enumerate(rendered) if one and not (one.cut and self.api.by_text)]
-    for start in range(0, len(sent), IN_A_REQUEST):
-      places = sent[start : start + IN_A_REQUEST]
-      texts = [whole_text(conversations[i], self.renderer) for i in places]
-      yield self.ask(texts, [rendered[i].ids for i in places]), places
+    texts = {i: whole_text(conversations[i], self.renderer) for i in sent}
 
-  def _rows(self, conversations: Sequence[Conversation]) -> Iterator[Request]:
-    rows, places = [], []
-    for _, group in groupby(enumerate(conversations), key=lambda one: one[1]._replace(completion=())):
-      numbers, own = zip(*group, strict=True)
-      answers = [one.completion[0].get("steps") or list(one.completion) for one in own]
-      rows.append({"prompt": list(own[0].prompt), "completions": answers})
-      rows[-1] |= {"tools": own[0].tools} if own[0].tools else {}
-      places += numbers
-      if len(places) >= IN_A_REQUEST:
-        yield {"rows": rows}, places
-        rows, places = [], []
-    if rows:
-      yield {"rows": rows}, places
+    def body(units: list[Unit]) -> Body:
+      return self.ask([texts[i] for (i,) in units], [rendered[i].ids for (i,) in units], bos)
 
-  def _answers(self, body: Body, origin: object) -> list[Reply]:
-    response = self._taken(body, origin)
+    return [[i] for i in sent], body
+
+  def _rows(self, conversations: Sequence[Conversation]) -> Asking:
+    groups = groupby(range(len(conversations)), key=lambda i: conversations[i]._replace(completion=()))
+
+    return [list(group) for _, group in groups], lambda units: {"rows": [_asked(conversations, one) for one in units]}
+
+  def _answers(
+    self, units: list[Unit], body: Callable[[list[Unit]], Body], conversations: Sequence[Conversation]
+  ) -> list[tuple[int, Reply]]:
+    """What a server refuses is asked in halves: it may be too much, or one text may be too long."""
+    places = list(chain.from_iterable(units))
     try:
-      return self.api.read(response.json())
+      response = self._taken(body(units), conversations[places[0]].origin)
+    except DataError:
+      middle = len(units) // 2
+      if not middle or self._stopped.is_set():
+        raise
+      halves = (self._answers(half, body, conversations) for half in (units[:middle], units[middle:]))
+      return list(chain.from_iterable(halves))
+    try:
+      found = self.api.read(response.json())
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
       what = f"{response.url} does not answer as --api says: {response.text[:200]}"
       raise RunError(what, hint="is it another kind of server?") from error
+    if len(found) != len(places):
+      raise RunError(f"the server answers {len(found)} rewards to {len(places)} completions")
+    return list(zip(places, found, strict=True))
 
   def _taken(self, body: Body, origin: object) -> Response:
     """The answer of the first server that takes the request."""
@@ -205,6 +220,24 @@ class ServerRewards:
         raise RunError("stopped, since another request failed")
 
 
+def _requests(units: list[Unit]) -> Iterator[list[Unit]]:
+  asked: list[Unit] = []
+  for unit in units:
+    asked.append(unit)
+    if sum(map(len, asked)) >= IN_A_REQUEST:
+      yield asked
+      asked = []
+  if asked:
+    yield asked
+
+
+def _asked(conversations: Sequence[Conversation], places: Unit) -> Body:
+  completions = [conversations[i].completion for i in places]
+  prompt, _, tools, *_ = conversations[places[0]]
+  answers = [one[0].get("steps") or list(one) for one in completions]
+  return {"prompt": list(prompt), "completions": answers} | ({"tools": tools} if tools else {})
+
+
 def _in_order(found: list[dict]) -> list[dict]:
   return sorted(found, key=lambda one: one["index"])
 
@@ -221,6 +254,6 @@ def _of_row(row: dict[str, list]) -> list[Reply]:
 def _refusal(url: str, status: int, said: str, origin: object) -> UserError:
   if status in (401, 403):
     return UsageError(f"{url} refuses the key ({said})", hint="give it with --key_file FILE")
-  if status == 404 or status >= 500:
+  if status in OTHER_FAULTS or status >= 500:
     return RunError(f"{url} failed ({said})", where=origin, hint="is it another kind of server? See --api")
   return DataError(f"{url} refuses a request ({said})", where=origin)

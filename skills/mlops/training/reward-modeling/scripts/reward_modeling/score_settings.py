@@ -16,7 +16,7 @@ from .results import Number, Result
 from .scoring import RewardModel
 from .settings import FormatSettings, RewardsSettings, SamplingSettings, ScoringSettings, WinnerSettings, split_flag
 
-SERVER_KINDS = ("ours", "vllm", "sglang", "tei", "infinity", "openrlhf")
+SERVER_KINDS = ("ours", "vllm", "sglang", "tei", "infinity", "openrlhf", "llamafactory")
 Model = RewardModel | ProcessRewardModel | Rewards
 """Those of servers have the same verbs."""
 SERVE, _SERVERS = SERVER_KINDS[0], {"group": "servers"}

@@ -36,9 +36,9 @@ RAW = {
 }
 LONGER = {
   "vllm": "raise --max-model-len, send no truncate_prompt_tokens",
-  "sglang": "raise --context-length",
-  "tei": "leave out --auto-truncate",
-  "openrlhf": "raise its max_len",
+  "sglang": "raise --context-length, leave out --allow-auto-truncate",
+  "tei": 'send "truncate": false, raise --max-batch-tokens',
+  "openrlhf": "raise its --data.max_len",
   "": "raise --max_length",
 }
 
@@ -59,7 +59,12 @@ CAUSES = {
   "softmax": Cause("gives 1.0, the softmax of one label", RAW, value=lambda reward: 1.0),
   "scaled": Cause(
     "shifts or scales rewards ({a:.4g} * reward {b:+.4g})",
-    {"vllm": "take logit_mean and logit_sigma out of --pooler-config", "": "switch its normalization off"},
+    {
+      "vllm": "take logit_mean and logit_sigma out of --pooler-config",
+      "sglang": "its heads of Qwen2 and Qwen3 have a bias, random where the folder has none: subtract it",
+      "openrlhf": "leave out --reward.normalize_enable",
+      "": "switch its normalization off",
+    },
   ),
   "special_tokens": Cause(
     "adds special tokens (BOS) to text that the template has finished",
@@ -94,7 +99,10 @@ CAUSES = {
   ),
   "cut": Cause("cuts texts to {length} tokens (their {side} is lost)", LONGER),
   "refused": Cause("refuses texts of {shortest} tokens", LONGER),
-  "precision": Cause("computes in {dtype}", {"": "start it in float32, or accept that: score.py --dtype {dtype}"}),
+  "precision": Cause(
+    "computes in {dtype}",
+    {"": "start it in float32 (vLLM, SGLang, TEI: --dtype float32), or accept that: score.py --dtype {dtype}"},
+  ),
   "unknown": Cause(
     "gives other rewards, for no reason that is known here",
     {"": "compare its weights, tokenizer and chat template with those of this model"},

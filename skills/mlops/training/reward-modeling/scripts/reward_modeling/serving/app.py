@@ -118,6 +118,7 @@ class Gate:
     if scope["type"] != "http":
       return await self.app(scope, receive, send)
     started, status, size = time.perf_counter(), 0, 0
+    scope["path"] = scope["path"].rstrip("/")
 
     async def limited() -> Message:
       nonlocal size
@@ -180,6 +181,10 @@ def make_app(service: Service) -> FastAPI:
     if not service.batcher.is_alive:
       raise refused(UNAVAILABLE, "the server is ending")
     return {"status": "ready", "model": service.name}
+
+  @app.get("/v1/models")
+  async def models() -> dict[str, object]:
+    return {"object": "list", "data": [{"id": service.name, "object": "model", "created": 0, "owned_by": "user"}]}
 
   @app.get("/metrics")
   async def metrics() -> Response:

@@ -42,9 +42,10 @@ class Server(uvicorn.Server):
     self.should_exit = True
 
   async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+    _reuse(self.listener, True)  # by who starts again after this one
     await super().startup(sockets)
     address, port = self.listener.getsockname()[:2]
-    log(f"listening on http://{address}:{port} (/docs shows the routes)")
+    log(f"listening on http://{f'[{address}]' if ':' in address else address}:{port} (/docs shows the routes)")
 
   async def on_tick(self, counter: int) -> bool:
     if counter % (STALE_SECONDS * TICKS) == 0:
@@ -87,9 +88,14 @@ def _bound(host: str, port: int) -> socket.socket:
   try:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, protocol)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _reuse(listener, True)
     listener.bind(address)
+    _reuse(listener, False)  # or another could take the address, too, while this one loads its model
   except OSError as error:
     what = f"cannot listen on {host}:{port}: {error.strerror}"
     raise UsageError(what, hint="choose another --port, or 0 for a free one") from error
   return listener
+
+
+def _reuse(listener: socket.socket, may: bool) -> None:
+  listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, may)

@@ -67,29 +67,36 @@ class AskedRows(AskedRow):
 
 
 class Queries(BaseModel):
-  query: list[str] = Field(min_length=1, description="whole conversations, as the chat template wrote them")
+  """Whole conversations, as the chat template wrote them. LLaMA-Factory calls them messages."""
+
+  query: list[str] = Field(min_length=1, validation_alias=AliasChoices("query", "messages"))
 
   def rankings(self, reads: Reads) -> list[Ranking]:
     return [Ranking([], [Written(text)]) for text in self.query]
 
 
-class Raw(BaseModel):
-  """What asks other servers for anything but raw rewards. raw_scores: TEI's and infinity's, where they squash unless told."""
+ACTIVATIONS = ("use_activation", "activation", "softmax")
+OTHER_TEXTS = (
+  *("add_generation_prompt", "chat_template", "chat_template_kwargs", "continue_final_message", "encoding_format"),
+  *("instruct", "instruction", "tools", "truncate_prompt_tokens"),
+)
+"""By which other servers are told to read or to answer otherwise."""
 
-  use_activation: bool | None = None
-  activation: bool | None = None
-  softmax: bool | None = None
+
+class Raw(BaseModel):
+  """raw_scores: TEI's and infinity's, where they squash unless told."""
+
+  model_config = ConfigDict(extra="allow")
   raw_scores: bool | None = None
-  truncate_prompt_tokens: int | None = None
-  encoding_format: str = "float"
 
   def check(self, *, squashes: bool = False) -> None:
-    if self.use_activation or self.activation or self.softmax:
+    if any(map(self.model_extra.get, ACTIVATIONS)):
       raise ValueError("rewards are raw here: say use_activation false")
     if self.raw_scores is False or (squashes and not self.raw_scores):
       raise ValueError("rewards are raw here: say raw_scores true")
-    if self.truncate_prompt_tokens not in (None, -1) or self.encoding_format != "float":
-      raise ValueError("truncate_prompt_tokens and encoding_format cannot be chosen here")
+    for name in OTHER_TEXTS:
+      if self.model_extra.get(name) not in (None, False, -1, "", "float", {}, []):
+        raise ValueError(f"{name} cannot be chosen here (/v1/rewards takes tools)")
 
 
 WrittenTexts = str | list[int] | list[str] | list[list[int]]
@@ -166,7 +173,7 @@ class Documents(Raw):
   documents: list[str | Document] | None = Field(None, min_length=1)
   texts: list[str] | None = Field(None, min_length=1)
   return_text: bool = False
-  top_n: int | None = Field(None, ge=1)
+  top_n: int | None = Field(None, ge=0)
 
   def rankings(self, reads: Reads) -> list[Ranking]:
     self.check(squashes=self.texts is not None)
@@ -188,21 +195,29 @@ def _rows(model: str, asked: AskedRows, scored: Sequence[Scored]) -> Answer:
   return {"model": model, "rows": scored, "not_scored": missing}
 
 
-def _openrlhf(model: str, asked: Queries, scored: Sequence[Scored]) -> Answer:
+def _answered(model: str, asked: Queries, scored: Sequence[Scored]) -> Answer:
   rewards = [one["rewards"][0] for one in scored]
   return {"rewards": rewards, "scores": rewards, "extra_logs": {}}
 
 
-def _listed(model: str, data: list[Answer]) -> Answer:
-  data = [{"index": i, **one} for i, one in enumerate(data)]
-  return {"id": "rewards", "object": "list", "created": int(time.time()), "model": model, "data": data}
+def _listed(item: Callable[[Scored], Answer]) -> Callable[[str, Asked, Sequence[Scored]], Answer]:
+  """As OpenAI has it: what item makes of each."""
+
+  def answer(model: str, asked: Asked, scored: Sequence[Scored]) -> Answer:
+    data = [{"index": i, **item(one)} for i, one in enumerate(scored)]
+    return {"id": "rewards", "object": "list", "created": int(time.time()), "model": model, "data": data}
+
+  return answer
+
+
+_classes = _listed(lambda one: {"label": "REWARD", "probs": one["rewards"], "num_classes": 1})
 
 
 def _classified(model: str, asked: Inputs, scored: Sequence[Scored]) -> Answer | list[Answer]:
-  if asked.of_sglang is not None:
-    found = [{"embedding": one["rewards"], "meta_info": {}} for one in scored]
-    return found[0] if is_one(asked.of_sglang) else found
-  return _listed(model, [{"label": "REWARD", "probs": one["rewards"], "num_classes": 1} for one in scored])
+  if asked.of_sglang is None:
+    return _classes(model, asked, scored)
+  found = [{"embedding": one["rewards"], "meta_info": {}} for one in scored]
+  return found[0] if is_one(asked.of_sglang) else found
 
 
 def _predicted(model: str, asked: Predicted, scored: Sequence[Scored]) -> list[Answer] | list[list[Answer]]:
@@ -210,18 +225,9 @@ def _predicted(model: str, asked: Predicted, scored: Sequence[Scored]) -> list[A
   return found if isinstance(asked.inputs[0], list) else found[0]
 
 
-def _paired(model: str, asked: TextPairs, scored: Sequence[Scored]) -> Answer:
-  return _listed(model, [{"object": "score", "score": one["rewards"][0]} for one in scored])
-
-
-def _pooled(model: str, asked: Inputs, scored: Sequence[Scored]) -> Answer:
-  data = [(one.get("step_rewards") or [one["rewards"]])[0] for one in scored]
-  return _listed(model, [{"object": "pooling", "data": one} for one in data])
-
-
 def _reranked(model: str, asked: Documents, scored: Sequence[Scored]) -> Answer | list[Answer]:
   rewards, texts = scored[0]["rewards"], asked.answers
-  order = sorted(range(len(texts)), key=lambda i: -rewards[i])[: asked.top_n]
+  order = sorted(range(len(texts)), key=lambda i: -rewards[i])[: asked.top_n or None]
   if asked.texts:
     return [{"index": i, "score": rewards[i]} | ({"text": texts[i]} if asked.return_text else {}) for i in order]
   results = [{"index": i, "document": {"text": texts[i]}, "relevance_score": rewards[i]} for i in order]
@@ -240,13 +246,31 @@ class Route:
 
 ROUTES = {
   "/v1/rewards": Route(AskedRows, _rows, "The rewards of score.py: one row or many, null where there is none", True),
-  "/get_reward": Route(Queries, _openrlhf, "OpenRLHF's remote reward model"),
+  **dict.fromkeys(
+    ("/get_reward", "/v1/score/evaluation"), Route(Queries, _answered, "OpenRLHF's and LLaMA-Factory's remote reward")
+  ),
   **dict.fromkeys(
     ("/classify", "/v1/classify"),
     Route(Inputs, _classified, "vLLM's, with the raw reward in `probs`, and SGLang's, with it in `embedding`"),
   ),
-  "/pooling": Route(Inputs, _pooled, "vLLM's, with the raw reward, or those of steps, in `data`"),
-  **dict.fromkeys(("/score", "/v1/score"), Route(TextPairs, _paired, "vLLM's, with prompts and answers as pairs")),
+  "/pooling": Route(
+    Inputs,
+    _listed(lambda one: {"object": "pooling", "data": (one.get("step_rewards") or [one["rewards"]])[0]}),
+    "vLLM's, with the raw reward, or those of steps, in `data`",
+  ),
+  "/v1/embeddings": Route(
+    Inputs,
+    _listed(lambda one: {"object": "embedding", "embedding": one["rewards"]}),
+    "SGLang's, as verl asks it, with the raw reward in `embedding`",
+  ),
+  **dict.fromkeys(
+    ("/score", "/v1/score"),
+    Route(
+      TextPairs,
+      _listed(lambda one: {"object": "score", "score": one["rewards"][0]}),
+      "vLLM's, with prompts and answers as pairs",
+    ),
+  ),
   "/predict": Route(Predicted, _predicted, "text-embeddings-inference's"),
   **dict.fromkeys(
     ("/rerank", "/v1/rerank", "/v2/rerank"),
