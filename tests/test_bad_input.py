@@ -339,7 +339,9 @@ def test_stdout_that_is_full():
     command = [sys.executable, SCRIPTS / "check_data.py", "--list_formats"]
     done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
   assert done.returncode == 5
-  assert done.stderr.endswith("error: the disk is full\n\nhint: free some space, then run again\n")
+  assert done.stderr.endswith(
+    "error: the disk is full\n\nhint: free some space (or raise the limit: a quota, `ulimit -f`), then run again\n"
+  )
 
 
 @pytest.mark.parametrize(
@@ -351,3 +353,30 @@ def test_closed_streams(closed, code, said):
   done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
   assert (done.returncode, "Traceback" in done.stderr) == (code, False)
   assert said in done.stderr and bool(done.stdout) == (code == 0)
+
+
+def test_a_log_on_a_full_disk_and_a_lost_folder_end_with_the_documented_code(tmp_path):
+  script, python = SCRIPTS / "check_data.py", sys.executable
+  full = subprocess.run(["bash", "-c", f"{python} {script} --bad 2>/dev/full"])
+  assert full.returncode == 2
+  gone = f"mkdir {tmp_path}/g && cd {tmp_path}/g && rmdir {tmp_path}/g && {python} {script} --list_formats"
+  done = subprocess.run(["bash", "-c", gone], capture_output=True, text=True)
+  told(done, 2, "the folder that this was started in is gone")
+
+
+@pytest.mark.parametrize(
+  ("error", "message"),
+  [
+    (ImportError("libtorch_cpu.so: failed to map segment from shared object", name="_C"), "out of memory: "),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "out of memory: "),
+    (OSError(12, "Cannot allocate memory"), "out of memory: "),
+    (OSError(27, "File too large"), "the disk is full"),
+    (RuntimeError("Failed to import x because of the following error:\ncause"), "RuntimeError: Failed to import x"),
+  ],
+)
+def test_what_machines_run_out_of(error, message):
+  from reward_modeling.program import known_run_error
+
+  told_as = known_run_error(error)
+  assert (told_as.exit_code, told_as.message[: len(message)]) == (5, message)
+  assert "following error" not in told_as.message or told_as.message.endswith("cause")

@@ -81,6 +81,12 @@ def test_a_recipe_value_that_looks_like_a_flag_is_a_value(recipe):
   assert parse("--config", recipe("prompt: --help me\n")).prompt == "--help me"
 
 
+def test_the_home_folder_is_expanded_where_no_shell_does_and_texts_are_kept(recipe, monkeypatch):
+  monkeypatch.setenv("HOME", "/home/me")
+  args = parse("--config", recipe("names: [~/a, b~/c]\n"), "--prompt=~/x")
+  assert (args.names, args.prompt) == (["/home/me/a", "b~/c"], "~/x")
+
+
 def test_trainer_fields_are_passed_on_as_given_and_flags_come_last(recipe):
   file = recipe("weight_decay: 0.3\nlogging_steps: 5\n")
   args = parse("--config", file, "--weight_decay", "0.1", trainer=trainer)
@@ -130,6 +136,9 @@ def test_missing_required_flags_are_all_named():
     ("names: []\n", "error: argument --names: expected at least one argument", ""),
     ("- steps\n", "error: a recipe is a mapping of flags to values", ""),
     ("", "error: a recipe is a mapping of flags to values", ""),
+    ("steps: 3\nsteps: 4\n", "error: `steps` is given twice", ""),
+    ("config: other.yaml\n", "error: a recipe cannot name another by `config`", ""),
+    ("names: [a, ~]\n", "error: `names` is a list with a list or nothing in it", ""),
     ("steps: 3\nnames: [a, b\n", "error: the recipe is not valid YAML", ":3"),
   ],
 )

@@ -9,6 +9,7 @@ import difflib
 import inspect
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import Field, field, fields
@@ -185,12 +186,12 @@ class Parser(argparse.ArgumentParser):
     if "json_schema" in first:
       print(json.dumps(json_schema(self.prog), indent=2), file=stdout(), flush=True)
       self.exit()
-    _refuse_empty(first)
+    _settle_texts(first)
     namespace, extra = argparse.Namespace(), []
     if first.config:
       namespace, extra = self._parsed(_recipe_words(Path(first.config)), namespace, first.config)
     namespace, more = self._parsed(words, namespace)
-    _refuse_empty(namespace)
+    _settle_texts(namespace)
     if self.trainer:
       namespace.trainer_arguments = extra + more
     check_optional({"report_to": getattr(namespace, "report_to", None) or ()} | _by_name(extra + more))
@@ -269,12 +270,16 @@ def _by_name(words: list[str]) -> dict[str, list[str]]:
   return found
 
 
-def _refuse_empty(namespace: argparse.Namespace) -> None:
-  """An unset shell variable makes an empty path or name."""
+def _settle_texts(namespace: argparse.Namespace) -> None:
+  """An unset shell variable makes an empty path or name; no shell expands the home of `--flag=~/x` or of a recipe."""
   for name, value in vars(namespace).items():
     texts = value if isinstance(value, list) else [value]
-    if name not in MAY_BE_EMPTY and any(isinstance(text, str) and not text.strip() for text in texts):
+    if name in MAY_BE_EMPTY or not all(isinstance(text, str) for text in texts):
+      continue
+    if not all(map(str.strip, texts)):
       raise UsageError(f"--{name} is empty", hint="give a value, or leave the flag out")
+    paths = [os.path.expanduser(text) if text.startswith("~/") else text for text in texts]  # noqa: PTH111
+    setattr(namespace, name, paths if isinstance(value, list) else paths[0])
 
 
 def _field_names(configs: Iterable[type]) -> set[str]:
@@ -300,17 +305,25 @@ def _recipe_words(path: Path) -> list[str]:
   if not path.exists() and (SKILL_FOLDER / path).exists():
     path = SKILL_FOLDER / path  # a recipe named as the documents name it, from any folder
   try:
-    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8-sig")
+    recipe, node = yaml.safe_load(text), yaml.compose(text)
   except OSError as error:
     raise UsageError(f"cannot read the recipe {path}: {error.strerror}") from error
   except (yaml.YAMLError, UnicodeDecodeError) as error:
     where = f"{path}:{error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else str(path)
-    raise UsageError("the recipe is not valid YAML", where=where) from error
+    raise UsageError("the recipe is not valid YAML", where=where, hint=getattr(error, "problem", None)) from error
   if not isinstance(recipe, dict):
     raise UsageError("a recipe is a mapping of flags to values", where=str(path))
+  if "config" in recipe:
+    raise UsageError("a recipe cannot name another by `config`", where=str(path), hint="copy its lines into this one")
+  keys = [key.value for key, _ in node.value]
+  if twice := [key for key in recipe if keys.count(key) > 1]:
+    raise UsageError(f"`{twice[0]}` is given twice", where=str(path), hint="keep one of them")
   words: list[str] = []
   for key, value in recipe.items():
     if isinstance(value, list):
+      if any(item is None or isinstance(item, list) for item in value):
+        raise UsageError(f"`{key}` is a list with a list or nothing in it", where=str(path), hint="quote its texts")
       words += [f"--{key}", *map(_flag_value, value)]
     elif value is not None:
       text = _flag_value(value)

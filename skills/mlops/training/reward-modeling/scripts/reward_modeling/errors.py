@@ -47,9 +47,9 @@ def is_full_disk(error: BaseException | None) -> bool:
   if error is None:
     return False
   # safetensors says it in words; torch.save says only that its zip file has not become as long as it should.
-  signs = ("No space left on device", "PytorchStreamWriter failed writing", ". unexpected pos ")
+  signs = ("No space left on device", "File too large", "PytorchStreamWriter failed writing", ". unexpected pos ")
   return (
-    getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     or any(sign in str(error) for sign in signs)
     or is_full_disk(error.__cause__ or error.__context__)
   )

@@ -89,7 +89,7 @@ def missing(error: BaseException) -> UsageError | None:
       hint = "its loader copied a part of it: copy the whole folder, from a clone of the repository"
       return UsageError(f"this copy of the skill lacks scripts/{cause.name.replace('.', '/')}.py", hint=hint)
     name = (getattr(cause, "name", None) or "").partition(".")[0]
-    if isinstance(cause, ImportError) and name and (name in OURS or cause is error):
+    if isinstance(cause, ImportError) and name.strip("_") == name != "" and (name in OURS or cause is error):
       told = not_installed(name)
       if is_installed(name):
         told.message = f"the installed {name} is not the version that is needed: {cause}"

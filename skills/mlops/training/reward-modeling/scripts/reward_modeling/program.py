@@ -4,6 +4,7 @@ import contextlib
 import logging
 import math
 import os
+import re
 import signal
 import sys
 import time
@@ -21,6 +22,8 @@ from .terminal import is_first_process
 EXIT_INTERRUPTED = 130
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 SIGNAL_SECONDS = 10.0
+NO_MEMORY = "out of memory|(not|can't) allocate memory|not enough memory|failed to map segment"
+"""As CUDA, the system, torch on a CPU and the loader of shared libraries say it."""
 
 
 def quiet_libraries() -> None:
@@ -46,6 +49,7 @@ def main_guard(main: Callable[[], object]) -> None:
   interrupted = _interrupt_on_signals()
   code = 0
   try:
+    _refuse_lost_folder()
     result = main()
     if result is not None:
       emit(result)
@@ -63,6 +67,14 @@ def main_guard(main: Callable[[], object]) -> None:
   with contextlib.suppress(OSError):
     sys.stderr.flush()
   raise SystemExit(code)
+
+
+def _refuse_lost_folder() -> None:
+  """Else the libraries fail in ways of their own, oneMKL by ending the process."""
+  try:
+    os.getcwd()  # noqa: PTH109
+  except OSError as error:
+    raise UsageError("the folder that this was started in is gone", hint="`cd` to one that exists") from error
 
 
 def _open_closed_streams() -> None:
@@ -126,7 +138,10 @@ def explain_unexpected(error: Exception) -> int:
 def _tell(error: UserError) -> int:
   if processes.is_told_elsewhere(error):
     return error.exit_code
-  print(error.render(), file=sys.stderr)
+  try:
+    print(error.render(), file=sys.stderr, flush=True)
+  except OSError:  # a log on a full disk; the exit code and stdout still tell
+    discard(sys.stderr)
   if not isinstance(error, UsageError) and is_first_process():
     emit_error(error)
   processes.set_told()
@@ -136,15 +151,17 @@ def _tell(error: UserError) -> int:
 def known_run_error(error: Exception) -> UserError:
   if found := packages.missing(error):
     return found
-  text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+  text = f"{type(error).__name__}: {error}".strip()
+  text = re.sub(r":\n+", ": ", text).splitlines()[0]  # some libraries put the cause below
   named = getattr(error, "filename", None)
   if is_full_disk(error):
-    return RunError("the disk is full", where=named, hint="free some space, then run again")
+    hint = "free some space (or raise the limit: a quota, `ulimit -f`), then run again"
+    return RunError("the disk is full", where=named, hint=hint)
   if isinstance(error, PermissionError):
     if named and Path(named).exists() and not os.access(named, os.R_OK):
       return RunError(f"not allowed to read: {named}", hint="change its permissions, or name another")
     return RunError(f"not allowed to write: {named}", hint="choose another --output_dir")
-  if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+  if isinstance(error, MemoryError) or re.search(NO_MEMORY, str(error), re.IGNORECASE):
     smaller = "lower --per_device_train_batch_size, --max_tokens_per_batch or --max_length"
     return RunError(f"out of memory: {text}", hint=smaller)
   return RunError(text, hint="set REWARD_MODELING_DEBUG=1 to see where this happened")

@@ -116,7 +116,14 @@ class ServerRewards:
     self.urls = [urls] if isinstance(urls, str) else list(urls)
     self.api, self.renderer, self.concurrency = APIS[api], renderer, concurrency
     self.ask = ask or self.api.ask
-    self._client = httpx2.Client(timeout=PATIENCE, headers={"Authorization": f"Bearer {key}"} if key else {})
+    head = {"Authorization": f"Bearer {key}"} if key else {}
+    # A proxy of the environment cannot reach this machine's own addresses.
+    own = dict.fromkeys(("all://127.0.0.1", "all://localhost", "all://[::1]"))
+    try:
+      self._client = httpx2.Client(timeout=PATIENCE, headers=head, mounts=own)
+    except (ImportError, OSError, ValueError) as error:
+      hint = "see http_proxy, https_proxy, all_proxy, SSL_CERT_FILE and SSL_CERT_DIR"
+      raise UsageError(f"the environment's proxy or certificates cannot be used: {error}", hint=hint) from error
     self._lost, self._turn = (httpx2.TransportError, httpx2.InvalidURL), count()
     self._has_answered, self._stopped = False, threading.Event()
 
