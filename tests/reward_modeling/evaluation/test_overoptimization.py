@@ -12,9 +12,6 @@ from hypothesis import strategies as st
 from conftest import run_main, write_jsonl
 from reward_modeling.errors import DataError
 from reward_modeling.evaluation.overoptimization import (
-  FORMS,
-  GOLD,
-  Point,
   best_of_n_kl,
   best_of_n_points,
   diagnose_study,
@@ -25,6 +22,7 @@ from reward_modeling.evaluation.overoptimization import (
 )
 from reward_modeling.evaluation.results import OverOptimizationReport
 from reward_modeling.evaluation.sections import _studies
+from reward_modeling.evaluation.studies import FORMS, GOLD, Point
 
 
 def test_kl_of_best_of_n_by_enumeration():

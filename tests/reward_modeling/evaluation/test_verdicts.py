@@ -6,11 +6,12 @@ import pytest
 
 from reward_modeling.evaluation.best_of_n import CurvePoint
 from reward_modeling.evaluation.intervals import Estimate
-from reward_modeling.evaluation.overoptimization import GOLD, diagnose_study, read_studies
+from reward_modeling.evaluation.overoptimization import diagnose_study, read_studies
 from reward_modeling.evaluation.probes import ProbeResult, ProbeSummary, diagnose_probes
 from reward_modeling.evaluation.ratings import AttributeSummary
 from reward_modeling.evaluation.report import verdicts
 from reward_modeling.evaluation.results import OverOptimizationReport, PoolReport, RatingReport
+from reward_modeling.evaluation.studies import GOLD
 
 
 def estimate(value, half=0.01):

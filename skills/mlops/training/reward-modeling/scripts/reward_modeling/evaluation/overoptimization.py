@@ -3,18 +3,17 @@
 import contextlib
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
-from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import DataError
 from .best_of_n import best_of
 from .panels import Panel, Series
+from .studies import FORMS, Fit, Point, Study
 
-GOLD = "Gold: the reward that was meant, as by people, a larger model or a verifier; proxy: the one that was maximized."
 CURVE_POINTS = 60
 DROP = 0.05
 """How far below its best, as a share of its best gain, gold ends when it is over-optimized."""
@@ -23,15 +22,6 @@ DROP = 0.05
 def best_of_n_kl(n: float) -> float:
   """In nats (arXiv:2009.01325 appendix G.3); an upper bound, tight while no single answer is likely (arXiv:2401.01879)."""
   return math.log(n) - (n - 1) / n
-
-
-@dataclass(frozen=True)
-class Point:
-  kl: float
-  proxy: float
-  gold: float
-  n: int | None
-  """Of best-of-n."""
 
 
 def best_of_n_points(proxy: Sequence[Sequence[float]], gold: Sequence[Sequence[float]]) -> list[Point]:
@@ -50,42 +40,6 @@ def best_of_n_points(proxy: Sequence[Sequence[float]], gold: Sequence[Sequence[f
   ]
 
 
-class Form(NamedTuple):
-  """R(d) = alpha d - beta second(d). peak: (alpha, beta > 0) -> the d at which R is highest."""
-
-  second: Callable[[float], float]
-  peak: Callable[[float, float], float]
-  formula: str
-
-
-FORMS: dict[str, Form] = {
-  "best_of_n": Form(lambda d: d * d, lambda a, b: a / (2 * b), "d(a - b d)"),
-  "rl": Form(lambda d: d * math.log(d) if d > 0 else 0.0, lambda a, b: math.exp(a / b - 1), "d(a - b log d)"),
-}
-
-
-@dataclass(frozen=True)
-class Fit:
-  form: str
-  formula: str
-  alpha: float
-  beta: float
-  rmse: float
-  """Of the residuals at KL above zero."""
-  start: float
-  """R's zero, the reward of the initial policy."""
-  peak_kl: float | None
-  """The KL at which the curve is highest; null when it only rises or only falls."""
-  residuals: list[float]
-  """At every point."""
-  extrapolated: bool = False
-  """The peak lies beyond all points."""
-
-  def __call__(self, kl: float) -> float:
-    d = math.sqrt(max(kl, 0.0))
-    return self.start + self.alpha * d - self.beta * FORMS[self.form].second(d)
-
-
 def fit_curve(kls: Sequence[float], rewards: Sequence[float], form: str, start: float) -> Fit | None:
   """Least squares of R(d) = rewards - start. None with fewer than three points of different KL above zero."""
   pairs = [(math.sqrt(kl), reward - start) for kl, reward in zip(kls, rewards, strict=True) if kl > 0]
@@ -102,19 +56,6 @@ def fit_curve(kls: Sequence[float], rewards: Sequence[float], form: str, start: 
   found = Fit(form, FORMS[form].formula, alpha, beta, rmse, float(start), peak, [])
   residuals = [reward - found(kl) for kl, reward in zip(kls, rewards, strict=True)]
   return replace(found, residuals=residuals, extrapolated=peak is not None and peak > max(kls))
-
-
-@dataclass(frozen=True)
-class Study:
-  name: str
-  form: str
-  points: list[Point]
-  proxy: Fit | None
-  gold: Fit | None
-  best: Point
-  """Where gold is highest."""
-  overoptimized: bool
-  """Gold ends below its best by more than a twentieth of its best gain, while proxy rose on."""
 
 
 def study(points: Sequence[Point], form: str, name: str = "") -> Study:

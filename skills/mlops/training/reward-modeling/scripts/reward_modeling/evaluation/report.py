@@ -12,7 +12,6 @@ from ..outputs import check_output_file, write_whole
 from ..results import to_json
 from ..terminal import log, warn
 from .intervals import Estimate
-from .overoptimization import GOLD
 from .pairs import PAIR_DIAGNOSTICS, PairEvaluation
 from .probes import ProbeSummary, by_verdict
 from .ratings import RatingEvaluation
@@ -28,6 +27,7 @@ from .results import (
 )
 from .sections import SECTIONS, Section, sections_of
 from .steps import StepEvaluation
+from .studies import GOLD
 
 Parts = Mapping[type, Any]
 Quotes = Sequence[tuple[str, str]]

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from ..results import Number, Result
 from .best_of_n import PoolSummary
 from .intervals import Estimate
-from .overoptimization import Study
 from .pair_measures import PairedComparison, PairSummary
 from .pairs import PairEvaluation, SubsetComparison, diagnose_pairs
 from .probes import ProbeSummary
 from .ratings import AttributeComparison, RatingEvaluation, RatingSummary, diagnose_ratings
 from .steps import StepEvaluation, StepSummary, diagnose_steps
+from .studies import Study
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from ..outputs import check_output_file, write_whole
 from ..results import to_json
 from ..scoring import RewardModel, Scorer
 from ..terminal import is_first_process, log
-from . import best_of_n, overoptimization, pairs, ratings, results, steps
+from . import best_of_n, pairs, ratings, results, steps
 from .inputs import answer_length, output_row, score_answers, told_if_trained_on
 from .probes import ProbeSummary, diagnose_probes
 from .sections import sections_of
@@ -111,6 +111,8 @@ def _evaluated(
 
 
 def report_overoptimization(settings: EvaluationSettings) -> results.OverOptimizationReport:
+  from . import overoptimization
+
   sources, picture = settings.overoptimization, settings.picture
   if picture:
     from .plots import svg

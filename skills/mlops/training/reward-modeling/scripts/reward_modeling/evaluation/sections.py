@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..terminal import log, table
-from . import overoptimization
 from .inputs import spelled
 from .intervals import Estimate
 from .panels import Panel, Series
@@ -21,6 +20,7 @@ from .results import (
   RatingReport,
   StepReport,
 )
+from .studies import GOLD
 
 Cell = str | float | bool | Estimate | None
 ROWS_SHOWN = 32
@@ -154,11 +154,13 @@ def _pools(report: PoolReport) -> Iterator[Section]:
 
 
 def _studies(report: OverOptimizationReport) -> Iterator[Section]:
+  from .overoptimization import panels
+
   studies, columns = report.studies, ["run", "n", "KL", "proxy", "gold", "fitted gold"]
   rows = [
     [one.name, at.n, at.kl, at.proxy, at.gold, one.gold and one.gold(at.kl)] for one in studies for at in one.points
   ]
-  yield Section("Over-optimization", columns, rows, [overoptimization.GOLD], overoptimization.panels(studies))
+  yield Section("Over-optimization", columns, rows, [GOLD], panels(studies))
   fits = [(one.name, one.gold) for one in studies if one.gold]
   peaks = [f"{fit.peak_kl:.3g}, extrapolated" if fit.extrapolated else fit.peak_kl for _, fit in fits]
   rows = [[name, fit.formula, fit.alpha, fit.beta, fit.rmse, at] for (name, fit), at in zip(fits, peaks, strict=True)]
