@@ -1,7 +1,7 @@
 """serve.py under load on this machine, each reward compared with scoring offline.
 
     OMP_NUM_THREADS=1 uv run python benchmarks/serving.py
-    OMP_NUM_THREADS=1 uv run python benchmarks/serving.py --requests 1500 --rounds 3 --batches 12
+    uv run python benchmarks/serving.py --requests 1500 --rounds 3 --batches 24
     OMP_NUM_THREADS=1 uv run python benchmarks/serving.py --hidden 32 --layers 1 --batches 0
 
 A Qwen2 (1.6M parameters unless told) with random fp32 weights. 64 clients, each on a connection of its own, send requests of mixed shapes
@@ -9,7 +9,7 @@ A Qwen2 (1.6M parameters unless told) with random fp32 weights. 64 clients, each
 scored offline in this process, in one call. The ratio of the two is the median over the rounds, with its range. Then requests
 come at random at half the rate that was reached, for the percentiles. Last, best of 16 with 300-token prompts against a
 FastAPI server around transformers' text-classification pipeline (16 texts a batch), in turns. That server has PyTorch's default
-number of threads, as people start it, whatever OMP_NUM_THREADS gives this one; --plain_threads N gives it N.
+number of threads, as people start it, whatever OMP_NUM_THREADS gives this one (without it, the default, too); --plain_threads N gives it N.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests")]
 
 CLIENTS, TOLERANCE = 64, 1e-5
+GIVEN = dict(os.environ)
+"""Before the tests' own helpers are imported, which set one thread for the processes that they start."""
 WORDS = (
   "capital",
   "apples",
@@ -238,11 +240,9 @@ def main() -> None:
     write_model(Path(folder), flags.hidden, flags.layers)
     model = RewardModel.from_pretrained(folder)
     server = started(
-      [sys.executable, REPOSITORY / "scripts/serve.py", "--model_name_or_path", folder, "--port", port], port
+      [sys.executable, REPOSITORY / "scripts/serve.py", "--model_name_or_path", folder, "--port", port], port, GIVEN
     )
-    variables = {
-      name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-    }
+    variables = {name: value for name, value in GIVEN.items() if name not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     variables |= {"OMP_NUM_THREADS": str(flags.plain_threads)} if flags.plain_threads else {}
     plain = started([sys.executable, "-c", PIPELINE, folder, other], other, variables)
     ratios, served, worst, completions = [], 0.0, 0.0, 0
