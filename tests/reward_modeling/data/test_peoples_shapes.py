@@ -505,3 +505,27 @@ def test_a_system_column_beside_a_conversation(read):
 def test_lists_in_text_under_the_other_name_of_a_column(read, row, expected):
   (found,) = read(row).every
   assert (found.labels if "steps" in row else found.scores) == expected
+
+
+@pytest.mark.parametrize("column", ["correct", "scores"])
+@pytest.mark.parametrize(("good", "bad"), [("up", "down"), ("Thumbs up", "thumbs_down"), ("👍", "👎"), ("2", "-1")])
+def test_thumbs_of_several_answers(read, column, good, bad):
+  row = {"chat": {"messages": [user("Q")]}, "responses": [{"text": "B", "vote": bad}, {"text": "A", "vote": good}]}
+  records = read(
+    row, columns={"prompt": "chat.messages", "completions": "responses[].text", column: "responses[].vote"}
+  )
+  assert records.rows[0].scores == ([-1, 2] if good == "2" else [0, 1]) and pair_of(records) == ONE_TURN
+
+
+@pytest.mark.parametrize("column", ["correct", "scores"])
+def test_an_error_names_the_column_of_the_file(read, column):
+  row = {"prompt": "Q", "responses": [{"text": "B", "vote": "meh"}, {"text": "A", "vote": "up"}]}
+  with pytest.raises(DataError, match=r"`responses\[\].vote` is text \(meh\), not a number"):
+    read(row, columns={"completions": "responses[].text", column: "responses[].vote"})
+  with pytest.raises(DataError, match=f"`{column}` is text"):
+    read({"prompt": "Q", "completions": ["A", "B"], column: ["up", "meh"]})
+
+
+def test_ranks_are_no_thumbs(read):
+  with pytest.raises(DataError, match="`ranks` is text"):
+    read({"prompt": "Q", "completions": ["A", "B"], "ranks": ["up", "down"]})

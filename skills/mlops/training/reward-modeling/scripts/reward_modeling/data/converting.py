@@ -1,6 +1,7 @@
 """One table of rows -> records. A column that could be part of the input and is not read is an error."""
 
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -87,7 +88,7 @@ def records_of(table: Table, reading: Reading, *, first: bool = True) -> Records
   winners = _say_winners(table.name, chosen, numbered, [values for values, _ in picked], reading)
   made: list[Made] = []
   aside: Counter[str] = Counter()
-  for (number, row), (values, _) in zip(numbered, picked, strict=True):
+  for (number, row), (values, names) in zip(numbered, picked, strict=True):
     try:
       found = _records(reader, row, values | {"neutral": reading.neutral}, used, Origin(table.name, number))
       made += [(number, row, record) for record in (found if reading.labels else found[:1])]
@@ -97,7 +98,7 @@ def records_of(table: Table, reading: Reading, *, first: bool = True) -> Records
       raise _say_neutral(chosen, [values for values, _ in picked], f"{table.name}:{number}") from None
     except RowError as error:
       made.append((number, row, None))
-      problems.append((number, f"{error}{_other_format(reader, row)}"))
+      problems.append((number, f"{_in_their_names(error, names, reading)}{_other_format(reader, row)}"))
   unused = [name for name in dict.fromkeys(name for _, row, _ in made for name in row) if name not in used]
   _refuse_lost_input(table, chosen, unused, made, reading)
   problems.sort()
@@ -294,6 +295,12 @@ def _say_neutral(chosen: Format, rows: list[Row], where: str) -> DataError:
     hint=f"--neutral good counts them as right (then {good[1.0]} right, {ignore[0.0]} wrong), bad as wrong "
     f"({ignore[1.0]} right, {bad[0.0]} wrong), ignore gives them no label ({ignore[1.0]} right, {ignore[0.0]} wrong)",
   )
+
+
+def _in_their_names(error: RowError, names: dict[str, str], reading: Reading) -> str:
+  """What is wrong, with the file's names in place of the format's."""
+  told = {name: (reading.columns or {}).get(column) or column for name, column in names.items()}
+  return re.sub(r"`(\w+)`", lambda found: f"`{told.get(found[1], found[1])}`", str(error))
 
 
 def _other_format(chosen: Format, row: Row) -> str:
