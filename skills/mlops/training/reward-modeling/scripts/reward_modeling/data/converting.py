@@ -205,9 +205,9 @@ def _guess(table: Table, reading: Reading, layouts: str = "any") -> str | None:
     except DataError as error:
       asks = f"{error.message} {error.hint}"
       return "--winner_values" in asks or "--format first_error_from_1" in asks
-    return bool(records.rows) and (layouts != "labeled" or records.format in LABELED)
+    return bool(records.rows) and (layouts not in ("labeled", "valued") or records.format in LABELED)
 
-  return module.guess(head.rows[0], works, layouts)
+  return module.guess(head.rows, works, layouts)
 
 
 def _records(chosen: Format, row: Row, picked: Row, used: Iterable[str], origin: Origin) -> list[Record]:
