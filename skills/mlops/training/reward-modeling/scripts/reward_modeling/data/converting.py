@@ -81,6 +81,8 @@ def records_of(table: Table, reading: Reading, *, first: bool = True) -> Records
   problems = list(table.problems)
   numbered = _decoded(table, reading, problems)
   chosen = reader = _format_of(table, [row for _, row in numbered], problems, reading)
+  told = reading.format or reading.tiers is not ANYTHING or chosen.name in LABELED
+  unread = () if told else _unread(table, chosen.name, reading)
   if chosen.expand:
     numbered, reader = chosen.expand(numbered, problems), LABELED["ranks"]
   picked = [reader.pick(row) for _, row in numbered]
@@ -119,6 +121,7 @@ def records_of(table: Table, reading: Reading, *, first: bool = True) -> Records
     set_aside=table.set_aside | ({"unreadable": len(problems)} if problems else {}) | aside,
     unreadable=tuple((f"{table.name}:{number}", reason) for number, reason in problems),
     winner_values=winners,
+    unread=unread,
   )
 
 
@@ -164,8 +167,6 @@ def _format_of(table: Table, rows: list[Row], problems: Problems, reading: Readi
   if question := found.ask([found.pick(row)[0] for row in rows]):
     what, _, way = question.partition(": ")
     raise DataError(what, where=table.name, hint=way)
-  if reading.tiers is ANYTHING and found.name not in LABELED:
-    _tell_unread(table, found.name, reading)
   return found
 
 
@@ -178,19 +179,26 @@ def _suggestions() -> ModuleType | None:
   return None
 
 
-def _tell_unread(table: Table, name: str, reading: Reading) -> None:
-  way = _guess(table, reading, "labeled")
-  if way and name in OPEN:
-    what = f"only the prompts of these rows fit a format (`{name}`), and they seem to say which answer is better"
-    raise DataError(what, where=table.name, hint=f"{way}; for the prompts alone, --format {name}")
-  way = way or (name == "prompt" and _guess(table, reading, "answers"))
+def _unread(table: Table, name: str, reading: Reading) -> tuple[tuple[str, str, str], ...]:
+  """(FILE:ROW, what, what to do) where columns seem to rate answers. Raises DataError where these are not read either."""
   used, module = [column for names in named(name).columns for column in names], _suggestions()
+  way = _guess(table, reading, "labeled")
+  if name in OPEN:
+    asked = [str([row.get(column) for column in used]) for row in _head(table).rows]
+    by_values = None if way else _guess(table, reading, "valued")
+    if way or (by_values and len(set(asked)) < len(asked)):
+      what = f"only the prompts of these rows fit a format (`{name}`), and they seem to say which answer is better"
+      raise DataError(what, where=table.name, hint=f"{way or by_values}; for the prompts alone, --format {name}")
+    way = by_values or (name == "prompt" and _guess(table, reading, "answers"))
   unread = [column for row in table.rows[:1] for column in row if column not in used]
   unread = list(filter(module.may_label, unread)) if module else []
   if unread and not way and not reading.columns:
     way = "give scores of `completions`, or `chosen` and `rejected`, if these say which is better: " + ", ".join(unread)
-  if way:
-    warn(f"{table.name} is read as format `{name}`, without some of its columns: {way}")
+  if not way:
+    return ()
+  what = f"{table.name} is read as format `{name}`, without some of its columns"
+  warn(f"{what}: {way}")
+  return ((f"{table.name}:{table.numbers[0]}", what, way),)
 
 
 def _guess(table: Table, reading: Reading, layouts: str = "any") -> str | None:

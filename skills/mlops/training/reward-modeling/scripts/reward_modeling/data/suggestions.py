@@ -177,7 +177,7 @@ def _families(leaves: Row) -> list[Row]:
 def _valued(leaves: Row, name: str, each: list[Row]) -> list[str]:
   """The one column whose values are a `score` (few small numbers) or a `label` (two words or true and false)."""
   fitting = []
-  for path in leaves:
+  for path in (path for path in leaves if _rank(path, f"{_PROMPT} {_ONE}") is None):
     values = [one[path] for one in each if one.get(path) not in (None, "")]
     numbers = {_as_number(value) for value in values}
     if name == "score":
