@@ -402,3 +402,34 @@ def test_formats_are_named_in_one_line_each(tmp_path):
   shown = run_main("check_data.py", "--list_formats", "shp", "kto").json["formats"]
   assert [(entry["name"], entry["example"]) for entry in shown] == [(n, FORMATS[n].example) for n in ("shp", "kto")]
   assert run_main("check_data.py", "--list_formats", "shq").returncode == 2
+
+
+RATED_ANSWERS = [("2+2?", "4", "ann", 5), ("2+2?", "5", "ann", 1), ("2+2?", "4", "bob", 4), ("3+3?", "6", "bob", 5)]
+
+
+@pytest.mark.parametrize("rating", ["stars", "zeal"])
+def test_rated_answers_in_a_spreadsheet_are_not_taken_for_prompts(tmp_path, rating):
+  path = tmp_path / "ratings.csv"
+  path.write_text("\n".join([f"question,answer,rater,{rating}", *(",".join(map(str, row)) for row in RATED_ANSWERS)]))
+  done = run_main("check_data.py", path)
+  columns = f"prompt=question,completion=answer,score={rating}"
+  assert done.returncode == 3 and f"--columns '{columns}'" in done.stderr
+  assert "--format prompt" in done.stderr and "drop" not in done.stderr
+  read = run_main("check_data.py", path, "--columns", columns).json
+  assert (read["format"], read["ratings"]) == ("rated", {"score": [4, 1, 5]})
+  assert run_main("check_data.py", path, "--format", "prompt").json["format"] == "prompt"
+
+
+def test_an_unread_answer_is_a_finding_and_its_rows_are_not_said_to_repeat(tmp_path):
+  path = tmp_path / "answers.csv"
+  path.write_text("\n".join(["question,answer,rater", *(",".join(row[:3]) for row in RATED_ANSWERS)]))
+  findings = tmp_path / "findings.jsonl"
+  done = run_main("check_data.py", path, "--findings", findings)
+  found = {one["check"]: one for one in done.json["findings"]}
+  assert (done.returncode, found.keys()) == (0, {"unread_columns", "duplicate"})
+  assert "--columns 'prompt=question,completion=answer'" in found["unread_columns"]["advice"]
+  assert found["unread_columns"]["rows"] == [f"{path}:1"] and found["unread_columns"]["count"] == 2
+  assert "not duplicates" in found["duplicate"]["advice"] and "drop" not in found["duplicate"]["advice"]
+  assert json.loads(findings.read_text().splitlines()[0])["check"] == "unread_columns"
+  strict = run_main("check_data.py", path, "--strict")
+  assert strict.returncode == 3 and f"hint: {found['unread_columns']['advice']}" in strict.stderr

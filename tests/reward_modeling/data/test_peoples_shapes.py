@@ -8,9 +8,9 @@ import pytest
 
 from conftest import assistant, user, write_jsonl
 from reward_modeling.data.audit import audit
-from reward_modeling.data.formats import ANYTHING
+from reward_modeling.data.formats import ANSWERS, ANYTHING
 from reward_modeling.data.reading import load
-from reward_modeling.data.records import Comparison, comparisons
+from reward_modeling.data.records import Comparison, comparisons, rated_answers
 from reward_modeling.errors import DataError
 from reward_modeling.training.data import Data
 
@@ -505,3 +505,100 @@ def test_a_system_column_beside_a_conversation(read):
 def test_lists_in_text_under_the_other_name_of_a_column(read, row, expected):
   (found,) = read(row).every
   assert (found.labels if "steps" in row else found.scores) == expected
+
+
+@pytest.mark.parametrize("column", ["correct", "scores"])
+@pytest.mark.parametrize(("good", "bad"), [("up", "down"), ("Thumbs up", "thumbs_down"), ("👍", "👎"), ("2", "-1")])
+def test_thumbs_of_several_answers(read, column, good, bad):
+  row = {"chat": {"messages": [user("Q")]}, "responses": [{"text": "B", "vote": bad}, {"text": "A", "vote": good}]}
+  records = read(
+    row, columns={"prompt": "chat.messages", "completions": "responses[].text", column: "responses[].vote"}
+  )
+  assert records.rows[0].scores == ([-1, 2] if good == "2" else [0, 1]) and pair_of(records) == ONE_TURN
+
+
+@pytest.mark.parametrize("column", ["correct", "scores"])
+def test_an_error_names_the_column_of_the_file(read, column):
+  row = {"prompt": "Q", "responses": [{"text": "B", "vote": "meh"}, {"text": "A", "vote": "up"}]}
+  with pytest.raises(DataError, match=r"`responses\[\].vote` is text \(meh\), not a number"):
+    read(row, columns={"completions": "responses[].text", column: "responses[].vote"})
+  with pytest.raises(DataError, match=f"`{column}` is text"):
+    read({"prompt": "Q", "completions": ["A", "B"], column: ["up", "meh"]})
+
+
+def test_ranks_are_no_thumbs(read):
+  with pytest.raises(DataError, match="`ranks` is text"):
+    read({"prompt": "Q", "completions": ["A", "B"], "ranks": ["up", "down"]})
+
+
+TALK = {"messages": [user("Q"), assistant("A")]}
+
+
+@pytest.mark.parametrize(
+  ("rows", "line", "scores"),
+  [
+    (
+      [{"conversation": TALK, "feedback": {"thumbs": one}} for one in ("up", "down")],
+      "messages=conversation.messages,label=feedback.thumbs",
+      [1, 0],
+    ),
+    ([{"chat": TALK, "stars": stars} for stars in (5, 2)], "messages=chat.messages,score=stars", [5, 2]),
+    (
+      [{"input": {"text": "Q"}, "reply": "A", "verdict": {"quality": stars}} for stars in ("5", "2")],
+      "prompt=input.text,completion=reply,score=verdict.quality",
+      [5, 2],
+    ),
+    (
+      [
+        {"instruction": "###Task: evaluate\nQ\nA", "output": "Feedback. [RESULT] 3", "orig_instruction": "Q"}
+        | {"orig_response": "A", "orig_reference_answer": "B", "orig_score": score, "orig_score1_description": "bad"}
+        for score in ("3", "1")
+      ],
+      "prompt=orig_instruction,completion=orig_response,score=orig_score,instruction=",
+      [3, 1],
+    ),
+    (
+      [{"task": "Q", "reply": "A", "zeal": zeal, "annotator": 1 + zeal % 2} for zeal in (3, 4, 3, 5)],
+      "prompt=task,completion=reply,score=zeal",
+      [3, 4, 3, 5],
+    ),
+    (
+      [{"task": "Q", "reply": "A", "fine": fine} for fine in (True, False, True)],
+      "prompt=task,completion=reply,label=fine",
+      [1, 0, 1],
+    ),
+  ],
+)
+def test_one_answer_and_what_rates_it_are_suggested(read, rows, line, scores):
+  with pytest.raises(DataError) as caught:
+    read(*rows, tiers=ANSWERS)
+  assert f"--columns '{line}'" in caught.value.hint
+  how = {"format": "kto"} if "--format kto" in caught.value.hint else {}
+  records = read(*rows, columns=dict(part.split("=") for part in line.split(",")), **how)
+  assert [(said(one.prompt), said(one.completion)) for one in rated_answers(records)] == [ONE_TURN[:2]] * len(rows)
+  assert [next(iter(one.ratings.values())) for one in rated_answers(records)] == scores
+
+
+def test_thumbs_of_several_answers_are_suggested(read):
+  row = {
+    "chat": {"messages": [user("Q")]},
+    "responses": [{"text": "B", "thumbs": "down"}, {"text": "A", "thumbs": "up"}],
+  }
+  with pytest.raises(DataError) as caught:
+    read(row)
+  assert "--columns 'prompt=chat.messages,completions=responses[].text,correct=responses[].thumbs'" in caught.value.hint
+
+
+def test_numbers_that_rate_nothing_are_no_label(read):
+  rows = [
+    {"task": "Q", "reply": "A", "difficulty": place % 3, "place": place, "year": 1990 + place % 2} for place in range(9)
+  ]
+  with pytest.raises(DataError) as caught:
+    read(*rows, tiers=ANSWERS)
+  assert "--columns 'prompt=task,completion=reply'" in caught.value.hint
+
+
+def test_a_label_is_never_the_prompt_of_a_conversion(read):
+  with pytest.raises(DataError) as caught:
+    read({"zig": {"thumbs": "up"}, "zag": "Q"})
+  assert "{'prompt': row['zag'], 'chosen': row['...']" in caught.value.hint

@@ -187,12 +187,15 @@ def check_data(settings: CheckSettings) -> Checked:
   _report(result, set_aside)
   left = [finding for finding in result.findings if finding.check not in settings.drop]
   bad = [finding for finding in left if finding.severity in ("error", *["warning"] * settings.strict)]
+  droppable = dict.fromkeys(finding.check for finding in bad if finding.check in DROPPABLE)
   if bad:
     emit(result)
     raise DataError(
       f"{len(bad)} of the findings stop training; the first: {bad[0].message}",
       where=", ".join(bad[0].rows),
-      hint=f"leave the rows out with --drop {' '.join(dict.fromkeys(finding.check for finding in bad))} --output clean.jsonl, or fix them",
+      hint=f"leave the rows out with --drop {' '.join(droppable)} --output clean.jsonl, or fix them"
+      if bad[0].check in DROPPABLE
+      else bad[0].advice,
     )
   return result
 
@@ -219,10 +222,15 @@ def _checked(settings: CheckSettings) -> tuple[Checked, dict[str, int]]:
     raise DataError(lost[0].message, where=", ".join(lost[0].rows), hint=f"fix them, or add --drop {UNREADABLE}")
   if summary.winner_values:
     log(said(summary.winner_values))
-  findings = [*lost, *survey.close()]
+  unread = audit.unread(summary)
+  findings = [*lost, *unread, *survey.close()]
+  if unread:
+    advice = "read the other columns first (unread_columns): rows that differ there are not duplicates"
+    findings = [replace(one, advice=advice) if one.check == "duplicate" else one for one in findings]
   if found:
-    unread = {"check": UNREADABLE, "severity": "error"}
-    places = [unread | {"row": row, "message": reason} for row, reason in summary.unreadable]
+    of = {"check": UNREADABLE, "severity": "error"}
+    places = [of | {"row": row, "message": reason} for row, reason in summary.unreadable]
+    places += [{"check": one.check, "severity": one.severity, "row": None, "message": one.message} for one in unread]
     write_whole(found, map(to_json, chain(places, survey.places())))
   how = output, held_out, survey, settings, reading, columns
   moved, apart = _write_rows(*how) if output else (None, 0)

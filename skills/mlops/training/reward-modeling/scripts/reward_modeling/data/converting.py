@@ -1,6 +1,7 @@
 """One table of rows -> records. A column that could be part of the input and is not read is an error."""
 
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -80,6 +81,8 @@ def records_of(table: Table, reading: Reading, *, first: bool = True) -> Records
   problems = list(table.problems)
   numbered = _decoded(table, reading, problems)
   chosen = reader = _format_of(table, [row for _, row in numbered], problems, reading)
+  told = reading.format or reading.tiers is not ANYTHING or chosen.name in LABELED
+  unread = () if told else _unread(table, chosen.name, reading)
   if chosen.expand:
     numbered, reader = chosen.expand(numbered, problems), LABELED["ranks"]
   picked = [reader.pick(row) for _, row in numbered]
@@ -87,7 +90,7 @@ def records_of(table: Table, reading: Reading, *, first: bool = True) -> Records
   winners = _say_winners(table.name, chosen, numbered, [values for values, _ in picked], reading)
   made: list[Made] = []
   aside: Counter[str] = Counter()
-  for (number, row), (values, _) in zip(numbered, picked, strict=True):
+  for (number, row), (values, names) in zip(numbered, picked, strict=True):
     try:
       found = _records(reader, row, values | {"neutral": reading.neutral}, used, Origin(table.name, number))
       made += [(number, row, record) for record in (found if reading.labels else found[:1])]
@@ -97,7 +100,7 @@ def records_of(table: Table, reading: Reading, *, first: bool = True) -> Records
       raise _say_neutral(chosen, [values for values, _ in picked], f"{table.name}:{number}") from None
     except RowError as error:
       made.append((number, row, None))
-      problems.append((number, f"{error}{_other_format(reader, row)}"))
+      problems.append((number, f"{_in_their_names(error, names, reading)}{_other_format(reader, row)}"))
   unused = [name for name in dict.fromkeys(name for _, row, _ in made for name in row) if name not in used]
   _refuse_lost_input(table, chosen, unused, made, reading)
   problems.sort()
@@ -118,6 +121,7 @@ def records_of(table: Table, reading: Reading, *, first: bool = True) -> Records
     set_aside=table.set_aside | ({"unreadable": len(problems)} if problems else {}) | aside,
     unreadable=tuple((f"{table.name}:{number}", reason) for number, reason in problems),
     winner_values=winners,
+    unread=unread,
   )
 
 
@@ -163,8 +167,6 @@ def _format_of(table: Table, rows: list[Row], problems: Problems, reading: Readi
   if question := found.ask([found.pick(row)[0] for row in rows]):
     what, _, way = question.partition(": ")
     raise DataError(what, where=table.name, hint=way)
-  if reading.tiers is ANYTHING and found.name not in LABELED:
-    _tell_unread(table, found.name, reading)
   return found
 
 
@@ -177,19 +179,26 @@ def _suggestions() -> ModuleType | None:
   return None
 
 
-def _tell_unread(table: Table, name: str, reading: Reading) -> None:
-  way = _guess(table, reading, "labeled")
-  if way and name in OPEN:
-    what = f"only the prompts of these rows fit a format (`{name}`), and they seem to say which answer is better"
-    raise DataError(what, where=table.name, hint=f"{way}; for the prompts alone, --format {name}")
-  way = way or (name == "prompt" and _guess(table, reading, "answers"))
+def _unread(table: Table, name: str, reading: Reading) -> tuple[tuple[str, str, str], ...]:
+  """(FILE:ROW, what, what to do) where columns seem to rate answers. Raises DataError where these are not read either."""
   used, module = [column for names in named(name).columns for column in names], _suggestions()
+  way = _guess(table, reading, "labeled")
+  if name in OPEN:
+    asked = [str([row.get(column) for column in used]) for row in _head(table).rows]
+    by_values = None if way else _guess(table, reading, "valued")
+    if way or (by_values and len(set(asked)) < len(asked)):
+      what = f"only the prompts of these rows fit a format (`{name}`), and they seem to say which answer is better"
+      raise DataError(what, where=table.name, hint=f"{way or by_values}; for the prompts alone, --format {name}")
+    way = by_values or (name == "prompt" and _guess(table, reading, "answers"))
   unread = [column for row in table.rows[:1] for column in row if column not in used]
   unread = list(filter(module.may_label, unread)) if module else []
   if unread and not way and not reading.columns:
     way = "give scores of `completions`, or `chosen` and `rejected`, if these say which is better: " + ", ".join(unread)
-  if way:
-    warn(f"{table.name} is read as format `{name}`, without some of its columns: {way}")
+  if not way:
+    return ()
+  what = f"{table.name} is read as format `{name}`, without some of its columns"
+  warn(f"{what}: {way}")
+  return ((f"{table.name}:{table.numbers[0]}", what, way),)
 
 
 def _guess(table: Table, reading: Reading, layouts: str = "any") -> str | None:
@@ -204,9 +213,9 @@ def _guess(table: Table, reading: Reading, layouts: str = "any") -> str | None:
     except DataError as error:
       asks = f"{error.message} {error.hint}"
       return "--winner_values" in asks or "--format first_error_from_1" in asks
-    return bool(records.rows) and (layouts != "labeled" or records.format in LABELED)
+    return bool(records.rows) and (layouts not in ("labeled", "valued") or records.format in LABELED)
 
-  return module.guess(head.rows[0], works, layouts)
+  return module.guess(head.rows, works, layouts)
 
 
 def _records(chosen: Format, row: Row, picked: Row, used: Iterable[str], origin: Origin) -> list[Record]:
@@ -294,6 +303,12 @@ def _say_neutral(chosen: Format, rows: list[Row], where: str) -> DataError:
     hint=f"--neutral good counts them as right (then {good[1.0]} right, {ignore[0.0]} wrong), bad as wrong "
     f"({ignore[1.0]} right, {bad[0.0]} wrong), ignore gives them no label ({ignore[1.0]} right, {ignore[0.0]} wrong)",
   )
+
+
+def _in_their_names(error: RowError, names: dict[str, str], reading: Reading) -> str:
+  """What is wrong, with the file's names in place of the format's."""
+  told = {name: (reading.columns or {}).get(column) or column for name, column in names.items()}
+  return re.sub(r"`(\w+)`", lambda found: f"`{told.get(found[1], found[1])}`", str(error))
 
 
 def _other_format(chosen: Format, row: Row) -> str:

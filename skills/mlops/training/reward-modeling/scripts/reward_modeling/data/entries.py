@@ -68,6 +68,18 @@ def key(value) -> str:
   return text
 
 
+_WORDS = (
+  "true 1 yes good positive desirable chosen correct up thumbs_up 👍",
+  "false 0 -1 no bad negative undesirable rejected incorrect down thumbs_down 👎",
+)
+DESIRABLE = {word: 1.0 - place for place, words in enumerate(_WORDS) for word in words.split()}
+
+
+def desirable(value) -> float | None:
+  """1 or 0 of a word as thumbs up."""
+  return DESIRABLE.get(key(value).replace(" ", "_"))
+
+
 @dataclass(frozen=True)
 class Winner:
   columns: tuple[str, ...] = ("winner",)

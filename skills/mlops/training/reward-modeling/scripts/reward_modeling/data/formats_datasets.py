@@ -5,7 +5,7 @@ from functools import partial
 
 from .cells import RowError, expect, objects, short, structure, turns, wrong_type
 from .conversations import answer_of, messages_of, prompt_of, split_shared, spoken
-from .entries import BAD, GOOD, MARGINS, PAIR, USER, Format, Row, Winner, entry, key, number
+from .entries import BAD, DESIRABLE, GOOD, MARGINS, PAIR, USER, Format, Row, Winner, desirable, entry, key, number
 from .formats_pairs import PairColumns, are_answers, arena, by_winner, columns, comparison, instructed
 from .formats_rankings import answered
 from .records import Ranking
@@ -215,20 +215,13 @@ def _kto_columns(row: Row) -> tuple[str, ...]:
   return next((names for names in _KTO if row.keys() >= set(names[:2])), ())
 
 
-_WORDS = (
-  "true 1 yes good positive desirable chosen up thumbs_up 👍",
-  "false 0 -1 no bad negative undesirable rejected down thumbs_down 👎",
-)
-DESIRABLE = {word: 1.0 - place for place, words in enumerate(_WORDS) for word in words.split()}
-
-
 _UNCLEAR = ("1", "0", "-1", "yes", "no", "positive", "negative")
 """Of what nobody knows: is it good, or is it toxic? Read with --format kto."""
 
 
 def _is_kto(row: Row) -> bool:
-  label = key(row.get("label"))
-  return bool(_kto_columns(row)) and label in DESIRABLE and label not in _UNCLEAR
+  label = row.get("label")
+  return bool(_kto_columns(row)) and desirable(label) is not None and key(label) not in _UNCLEAR
 
 
 @_pairs(
@@ -262,9 +255,9 @@ def kto(row: Row) -> Ranking:
     prompt = instructed(row)["instruction"] if "instruction" in names else row["prompt"]
     answer = answer_of(row[names[1]], names[1])
   label = row.get("label")
-  if label is not None and key(label) not in DESIRABLE:
+  if label is not None and desirable(label) is None:
     raise wrong_type("label", label, f"one of {', '.join(DESIRABLE)}")
-  scores = None if label is None else [DESIRABLE[key(label)]]
+  scores = None if label is None else [desirable(label)]
   return Ranking(prompt_of({"prompt": prompt, "system": row.get("system")}), [answer], scores)
 
 

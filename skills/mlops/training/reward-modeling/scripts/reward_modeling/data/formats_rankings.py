@@ -18,7 +18,7 @@ from .conversations import (
   transcript_of,
   with_system,
 )
-from .entries import BAD, GOOD, USER, Format, Numbered, Problems, Row, are_lists, entry, number
+from .entries import BAD, GOOD, USER, Format, Numbered, Problems, Row, are_lists, desirable, entry, number
 from .formats_pairs import unanswered
 from .formats_steps import steps_of
 from .records import Ranking, Solution, in_steps
@@ -61,19 +61,25 @@ def _ratings_of_each(row: Row, count: int) -> list[dict[str, float | None]] | No
   return [_ratings(item) for item in given]
 
 
+def _score(value) -> float | None:
+  """A number, or what a word as up or down says."""
+  word = desirable(value) if isinstance(value, str) and not any(map(str.isdigit, value)) else None
+  return number(value, "scores") if word is None else word
+
+
 def _numbered(row: Row, column: str, sign: float = 1) -> Ranking:
   found = completions(row)
   if column not in row:
     return found
   given = entries.one_each(row[column], column, "a list of numbers", len(found.completions), "completions")
-  numbers = [number(item, column) for item in given]
+  numbers = [_score(item) if column == "scores" else number(item, column) for item in given]
   if None in numbers:
     raise RowError(f"`{column}` holds null")
   return replace(found, scores=[sign * value for value in numbers])
 
 
 @_rankings(
-  "a prompt and any number of completions with scores, higher is better, or true and false in `correct`",
+  "a prompt and any number of completions with scores, higher is better, or true and false (or up and down) in `correct`",
   (_PROMPT, "completions|responses|answers", "scores|correct"),
   {"prompt": "2+2?", "completions": ["4", "5", "four"], "scores": [1.0, 0.0, 1.0]},
   are_lists("completions", "scores"),

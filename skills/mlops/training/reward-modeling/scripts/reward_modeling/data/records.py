@@ -107,6 +107,8 @@ class Records:
   """`rows` and, in their places, those that are undecided."""
   unreadable: tuple[tuple[str, str], ...] = ()
   """(FILE:ROW, reason)."""
+  unread: tuple[tuple[str, str, str], ...] = ()
+  """Columns that seem to rate answers: (FILE:ROW, what, what to do)."""
   winner_values: dict[str, int] = field(default_factory=dict)
   """{"1=a": 123, "tie=tie": 4}."""
 
@@ -136,6 +138,7 @@ def joined(parts: Iterable[Records], *, rows: bool = True) -> Records:
     set_aside=counts("set_aside"),
     every=list(every("every")) if rows else [],
     unreadable=tuple(every("unreadable")),
+    unread=tuple(every("unread")),
     winner_values=counts("winner_values"),
   )
 

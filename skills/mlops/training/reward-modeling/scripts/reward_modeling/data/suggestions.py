@@ -8,10 +8,9 @@ from pathlib import Path
 
 from .cells import RowError, are_messages, short, structure, type_of
 from .columns import WINNER, root_of
-from .entries import Row, key
+from .entries import Row, desirable, number
 from .files import suffix
-from .formats import Tiers, is_system
-from .formats_datasets import DESIRABLE
+from .formats import Tiers, is_input, is_system
 from .writing import METADATA, RESULTS, unwrapped_metadata
 
 COLUMNS = 12
@@ -24,9 +23,9 @@ _CHOSEN = "chosen preferred better accepted winning winner win best good positiv
 _REJECTED = "rejected dispreferred worse losing loser lose worst bad negative neg l"
 _MANY = "completions responses answers candidates generations outputs replies samples solutions comments choices "
 _MANY += "completion response answer"
-_DESIRED = "label chosen desirable safe liked thumbs feedback accepted good better correct"
+_DESIRED = "label labels chosen desirable safe liked thumbs thumb feedback vote accepted good better correct"
 _ONE = "completion response answer output reply generation solution summary continuation"
-_SCORE = "score scores rating ratings reward rewards votes upvotes quality grade"
+_SCORE = "score scores rating ratings reward rewards stars star votes upvotes quality grade likert"
 _RANK = "rank ranks ranking"
 _STEPS, _STEP_LABELS, _ERROR = (
   "steps step process thoughts thought reasoning rationale completion response solution",
@@ -47,24 +46,40 @@ _LABELED = (
   {"prompt": _PROMPT, "completion": _ONE, "ratings": "ratings attributes aspects axes scores annotations"},
   {"prompt": _PROMPT, "completion": _ONE, "score": _SCORE},
   {"prompt": _PROMPT, "completion": _ONE, "label": _DESIRED},
+  {"messages": _PROMPT, "score": _SCORE},
+  {"messages": _PROMPT, "label": _DESIRED},
+  {"prompt": _PROMPT, "completions": _MANY, "correct": _DESIRED},
   {"prompt": _PROMPT, "completions": _BEST},
 )
 """Those that say which answer is better."""
+_BY_VALUES = ""
+_VALUED = tuple(
+  said | {label: _BY_VALUES}
+  for label in ("score", "label")
+  for said in ({"prompt": _PROMPT, "completion": _ONE}, {"messages": _PROMPT})
+)
+"""Those whose label has a name that says nothing: the one column of few small numbers, or of two words for good and bad."""
 _ANSWERS = (
   *_LABELED,
+  *_VALUED,
   {"prompt": _PROMPT, "response_a": _A, "response_b": _B},
   {"prompt": _PROMPT, "completions": _MANY},
   {"prompt": _PROMPT, "completion": _ONE},
+  {"messages": _PROMPT},
 )
-LAYOUTS = {"any": (*_ANSWERS, {"prompt": _PROMPT}), "answers": _ANSWERS, "labeled": _LABELED}
+LAYOUTS = {"any": (*_ANSWERS, {"prompt": _PROMPT}), "answers": _ANSWERS, "labeled": _LABELED, "valued": _VALUED}
 _NAMES = ("id", "ids", "uid", "uuid", "hash", "url", "name", "model", "models", "status", "critique")
 """What ends the names of columns that hold no text to score."""
+_NO_LABELS = "id index rater annotator worker user reviewer judge turn turns round fold split year month age length "
+_NO_LABELS += "len tokens words count num number seed level difficulty version"
+"""In the names of columns whose small numbers rate no answer."""
+_ORIGINAL = re.compile("orig(inal)?_")
 ColumnWords = Mapping[str, str]
 """Name in the format -> words that the names of columns may hold."""
 _MEANING = {
   **dict.fromkeys(("score", "scores"), "a higher score must be better"),
   "ranks": "rank 1 must be best",
-  "label": "true or 1 must mean a good answer",
+  **dict.fromkeys(("label", "correct"), "true or 1 must mean a good answer"),
   "best_first": "the best must come first",
 }
 
@@ -102,19 +117,26 @@ def nearest(rows: list[Row], tiers: Tiers) -> str:
   return f"\nthe nearest formats: {', '.join(sorted(found, key=found.get)[:3])}" if found else ""
 
 
-def guess(row: Row, works: Callable[[dict[str, str], str | None], bool], layouts: str) -> str | None:
-  """A --columns line with which the row can be read as one of these LAYOUTS."""
+def guess(rows: list[Row], works: Callable[[dict[str, str], str | None], bool], layouts: str) -> str | None:
+  """A --columns line with which the rows can be read as one of these LAYOUTS."""
+  row = rows[0]
   ours = {name for name in RESULTS if isinstance(row.get(name), str)}  # reward_chosen is no answer
   if unwrapped_metadata(row) is not row:
     ours.add(METADATA)  # of a canonical copy
-  leaves = dict(_leaves({name: value for name, value in row.items() if name not in ours}))
-  for layout in LAYOUTS[layouts]:
+  each = [dict(_leaves({name: value for name, value in one.items() if name not in ours})) for one in rows]
+  for layout, leaves in product(LAYOUTS[layouts], _families(each[0])):
     format = "best_first" if layout is _LABELED[-1] else "kto" if "label" in layout else None
-    found = {name: _candidates(leaves, name, words, row)[:4] for name, words in layout.items()}
-    if layout in _LABELED and len(found.get("completion", ())) > 1:  # a label of which?
+    found = {
+      name: _candidates(leaves, name, words, row)[:4] if words else _valued(leaves, name, each)
+      for name, words in layout.items()
+    }
+    if len(layout) > 2 and len(found.get("completion", ())) > 1:  # a label of which?
       continue
+    repeats = (
+      [] if leaves is each[0] else [one for one, value in row.items() if one not in leaves and is_input(one, value)]
+    )
     for paths in product(*found.values()):
-      columns = dict(zip(layout, paths, strict=True))
+      columns = dict(zip(layout, paths, strict=True)) | {name: "" for name in repeats if row[name]}
       lists = {path.partition("[]")[0] for path in paths if "[]" in path}
       if len(set(paths)) == len(paths) and len(lists) <= 1 and works(columns, format):
         line = ",".join(f"{name}={path}" for name, path in columns.items())
@@ -143,6 +165,34 @@ def _leaves(value, path: str = "") -> Iterator[tuple[str, object]]:
     yield from _leaves(value[0], f"{path}[]")
   else:
     yield path, value
+
+
+def _families(leaves: Row) -> list[Row]:
+  """Where an evaluator's `instruction` is beside the `orig_instruction` in it, the original columns by themselves first."""
+  originals = {path: value for path, value in leaves.items() if _ORIGINAL.match(path)}
+  repeated = any(_ORIGINAL.sub("", path, count=1) in leaves for path in originals)
+  return [originals, leaves] if repeated else [leaves]
+
+
+def _valued(leaves: Row, name: str, each: list[Row]) -> list[str]:
+  """The one column whose values are a `score` (few small numbers) or a `label` (two words or true and false)."""
+  fitting = []
+  for path in (path for path in leaves if _rank(path, f"{_PROMPT} {_ONE}") is None):
+    values = [one[path] for one in each if one.get(path) not in (None, "")]
+    numbers = {_as_number(value) for value in values}
+    if name == "score":
+      fits = 1 < len(numbers) < min(12, len(values)) and all(one is not None and abs(one) <= 100 for one in numbers)
+    else:
+      fits = numbers == {None} and {desirable(value) for value in values} == {0.0, 1.0}
+    if fits and "[" not in path and set(re.split(r"[._ ]", path.lower())).isdisjoint(_NO_LABELS.split()):
+      fitting.append(path)
+  return fitting if len(fitting) == 1 else []
+
+
+def _as_number(value) -> float | None:
+  with contextlib.suppress(RowError):
+    return None if isinstance(value, bool) else number(value, "")
+  return None
 
 
 def _candidates(leaves: Row, name: str, words: str, row: Row) -> list[str]:
@@ -182,10 +232,15 @@ def _could_be(path: str, value, name: str) -> bool:
     return not many and isinstance(one, (str, int, float)) and not str(one).startswith("{")
   if "[0]" in path:
     return False
-  if name == "label":
-    return key(value) in DESIRABLE
   if name == "score":
-    return type(value) in (int, float)
+    return _as_number(value) is not None
+  if name in ("label", "correct"):
+    values = [value] if many or name == "label" else value
+    return isinstance(values, list) and bool(values) and all(desirable(one) is not None for one in values)
+  if name == "messages":
+    return are_messages(value)
+  if name == "completion" and "reference" in path.lower():
+    return False
   if name == "ratings":
     return _are_ratings(value)
   if name == "first_error_step":
@@ -210,7 +265,8 @@ def _is_said(value) -> bool:
 
 def conversion(name: str, row: Row) -> str:
   """Three lines of Python that write pairs."""
-  paths = [path.split(".") for path, value in _leaves(row) if isinstance(value, str) and "[" not in path]
+  texts = [path for path, value in _leaves(row) if isinstance(value, str) and desirable(value) is None]
+  paths = [path.split(".") for path in texts if "[" not in path]
   columns = zip(("prompt", "chosen", "rejected"), [*paths, *[["..."]] * 3], strict=False)
   fields = ", ".join(f"{to!r}: row{''.join(f'[{part!r}]' for part in path)}" for to, path in columns)
   kind = suffix(Path(name)).removeprefix(".")

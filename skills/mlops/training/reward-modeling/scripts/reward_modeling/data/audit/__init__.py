@@ -91,6 +91,15 @@ def unreadable(records: Records, read: int | None = None) -> list[Finding]:
   ]
 
 
+def unread(records: Records) -> list[Finding]:
+  """Columns that seem to rate answers."""
+  count, used = len(records.metadata_columns), len(records.columns_used)
+  return [
+    Finding("unread_columns", "warning", count, count / (count + used), (place,), what, advice)
+    for place, what, advice in records.unread
+  ]
+
+
 def drop(records: Sequence[_Kept], findings: Iterable[Finding]) -> list[_Kept]:
   gone = {index for finding in findings for index in finding.indices}
   return [record for index, record in enumerate(records) if index not in gone]
