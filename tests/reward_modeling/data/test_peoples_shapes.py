@@ -378,6 +378,7 @@ def test_few_held_out_rows_are_warned_of(capsys, share, told):
     ("Both are about the same", "?"),
     ("About the same", None),
     ("A is worse", "?"),
+    *[(mark + "A", "?") for mark in "-+!~"],
     ("A is better than B", "?"),
   ],
 )
@@ -416,6 +417,59 @@ ANSWER_IN_STEPS = [("x", 1.0), ("y", 0.0)]
 def test_steps_in_one_text(read, row):
   (found,) = read(row).rows
   assert (said(found.prompt), list(zip(found.steps, found.labels, strict=True))) == ([("u", "Q")], ANSWER_IN_STEPS)
+
+
+RUSSIAN = "Сложим числа, без ошибки.\n\nОтвет: 5."
+
+
+@pytest.mark.parametrize(
+  ("row", "steps"),
+  [
+    ({"response": RUSSIAN, "labels": [1, 0]}, RUSSIAN.split("\n\n")),
+    ({"response": RUSSIAN + "\n\nБез ошибки", "labels": [1, 1, 0]}, [*RUSSIAN.split("\n\n"), "Без ошибки"]),
+    ({"response": "Без ошибки ки\nОтвет: 5 ки\n", "labels": [1, 0]}, ["Без ошибки", "Ответ: 5"]),
+    ({"input": "Q? Step 1: ошибки ки\nStep 2: 5ки", "labels": [1, 0]}, ["Step 1: ошибки", "Step 2: 5"]),
+    ({"input": "Q? Step 1: ошибки ки", "label": "Q? Step 1: ошибки +"}, ["Step 1: ошибки"]),
+  ],
+)
+def test_a_step_tag_is_no_part_of_a_russian_word(read, row, steps):
+  (found,) = read(({} if "input" in row else {"prompt": "Q"}) | row).rows
+  assert found.steps == steps
+
+
+def test_a_tag_after_the_last_step_may_lack_but_no_tag_stays_in_a_step(read):
+  row = {"prompt": "Q", "response": "xки\nyки", "labels": [1, 0]}
+  assert [one.steps for one in read(row, row | {"response": "xки\ny"}).rows] == [["x", "y"]] * 2
+  with pytest.raises(DataError, match="`labels` has 2 entries for 1 steps"):
+    read(row, row | {"response": "xy"})
+
+
+@pytest.mark.parametrize("labels", [["math", "easy"], [1, 0], [0.1, 0.2], [5, 7]])
+def test_one_answer_on_as_many_lines_as_it_has_labels_makes_no_steps_of_a_file(read, labels):
+  rows = [{"prompt": f"Q{place}", "response": "x" if place else "x\n\ny", "labels": labels} for place in range(20)]
+  found = read(*rows)
+  assert (found.format, len(found.rows)) == ("completion", 20)
+
+
+def test_values_and_other_labels_of_an_answer_on_lines_are_no_steps(read):
+  two = {"prompt": "Q", "response": "x\ny"}
+  assert read(two | {"value": [0.1, 0.2]}).format == "completion"
+  assert read(two | {"labels": ["math", "easy"]}).format == "completion"
+  assert read({"prompt": "Q", "response": "x", "labels": [1]}).format == "completion"
+  assert read(two | {"labels": [1, None]}, {"prompt": "Q", "response": "x", "labels": [1]}).format == "steps_on_lines"
+
+
+def test_marks_beside_true_and_false(read):
+  (found,) = read({"input": "Q? Step 1: x ки\nStep 2: y ки", "value": ["+", True]}).rows
+  assert found.labels == [1, 1]
+
+
+@pytest.mark.parametrize("name", ["gradual_conversation", "evaluated_dialog", "labeled_talk", "gradient_turns"])
+def test_messages_whose_name_begins_like_a_grade_are_not_dropped(read, name):
+  with pytest.raises(DataError, match=name):
+    read(AB | {"preference": "A", name: [user("Q"), assistant("R")]})
+  for known in ("judge_messages", "annotations", "judgement", "grading", "evaluations_1", "label", "reference"):
+    assert len(read(AB | {"preference": "A", known: [user("Q"), assistant("R")]}).rows) == 1
 
 
 def test_lines_that_are_not_the_labeled_steps_are_not_split(read):

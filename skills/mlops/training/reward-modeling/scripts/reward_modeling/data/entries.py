@@ -40,7 +40,7 @@ WINNER_WORDS = {
 }
 _AROUND = re.compile(
   r"\b(is|are|was|wins|won|better|preferred|much|far|a lot|a (little )?bit|slightly|somewhat|moderately|significantly|"
-  r"considerably|clearly|strongly|marginally|about|the|answers|responses)\b|[^\w<>=]+"
+  r"considerably|clearly|strongly|marginally|about|the|answers|responses)\b|(?!^[-+!~])[^\w<>=]+"
 )
 
 
@@ -225,6 +225,8 @@ class Format:
   expand: Callable[[Numbered, Problems], Numbered] | None = None
   ask: Callable[[list[Row]], str | None] = lambda rows: None
   """What the numbers of these rows leave open, unless --format names the format."""
+  whole: Callable[[list[Row]], bool] | None = None
+  """Whether these first rows, which must all match, are of this format: it could fit one row by chance."""
   one_piece: bool = False
   """Rows belong to others anywhere in the file."""
 

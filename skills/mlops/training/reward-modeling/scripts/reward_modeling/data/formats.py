@@ -31,7 +31,7 @@ _INPUTS = (
 )
 _LABELS = "label kto_tag tie winner scores correct ranks labels rating ratings margin weight"
 _SYSTEM = re.compile(r"sys|system(_?(prompt|message|msg|instruction|text|content)s?)?")
-_NO_INPUT = re.compile("reference$|(label|annot|judg|evaluat|grad)")
+_NO_INPUT = re.compile(r"reference$|(labell?|annotat|judg|evaluat|grad)(|e|e?ment|er|or|ing|ion)s?(_|$)")
 _MATERIAL = re.compile(r"\w+_(context|passage|document|history|image)s?")
 INPUT_LIKE, LABEL_NAMES = frozenset(_INPUTS.split()), frozenset(_LABELS.split()).union(HELPSTEER)
 _NULLABLE = "winner scores|correct labels|step_labels ranks|rank parent_id rank label|kto_tag mistake_index"
@@ -52,7 +52,7 @@ def recognize(rows: list[Row], where: str, tiers: Tiers = ANSWERS) -> Format:
   """The format that most of the first rows fit, else the one whose columns they have, for its messages, else a DataError."""
   head = rows[:FIRST_ROWS]
   for tier in tiers:
-    fitting = {name: [row for row in head if fits(entry, row)] for name, entry in tier.items()}
+    fitting = {name: _fitting(entry, head) for name, entry in tier.items()}
     votes = {name: (sum(_reads_all(tier[name], row) for row in rows), len(rows)) for name, rows in fitting.items()}
     best = max(votes, key=votes.get)
     if fitting[best]:
@@ -70,6 +70,12 @@ def recognize(rows: list[Row], where: str, tiers: Tiers = ANSWERS) -> Format:
     hint="name them, as in --columns prompt=A,chosen=B,rejected=C (or prompt=A,completions=B to score); "
     "check_data.py --list_formats shows all formats",
   )
+
+
+def _fitting(entry: Format, head: list[Row]) -> list[Row]:
+  found = [row for row in head if fits(entry, row)]
+  by_chance = entry.whole and (len(found) < len(head) or not entry.whole([entry.pick(row)[0] for row in found]))
+  return [] if by_chance else found
 
 
 def fits(entry: Format, row: Row) -> bool:

@@ -17,7 +17,9 @@ ZERO_RATED = {"good": 1.0, "bad": 0.0, "ignore": None}
 """What a step rated 0, neither right nor wrong, is taken for."""
 STEP_TAG = "ки"
 """In Math-Shepherd after each step, where the label's text has + or -."""
-_TAGS = (STEP_TAG, "<extra_0>")
+_TAG = f"(?<![Ѐ-ӿ]){STEP_TAG}(?![Ѐ-ӿ])"
+"""Not inside a Russian word."""
+_TAGGED_TEXT = re.compile(rf"{_TAG}\s*$|<extra_0>", re.MULTILINE)
 _FIRST_STEP = re.compile(r"(?:#+ *|\*\*)?\bstep *1\b *[:.)]", re.IGNORECASE)
 MARKS = {"+": 1.0, "-": 0.0}
 _WORDS = dict.fromkeys(("right", "correct", "good", "1", "+", "true"), 1.0)
@@ -45,16 +47,21 @@ def _is_share(label) -> bool:
   return isinstance(label, (int, float)) and 0 <= label <= 1
 
 
+def _by_word(label):
+  return _WORDS.get(label.strip().lower(), label) if isinstance(label, str) else label
+
+
 def _labels(row: Row, steps: list[str]) -> list[float | None]:
   """One label a step, or null. A list that ends with the first error leaves the rest without; -1 is wrong."""
   value = expect(row["labels"], list, "labels", "a list with an entry for each step")
-  value = [_WORDS.get(label.strip().lower(), label) if isinstance(label, str) else label for label in value]
+  typed = {isinstance(label, bool) for label in value if not isinstance(label, str | None)}
+  value = [_by_word(label) for label in value]
   if value and value[-1] in (0, -1) and all(label and label != -1 for label in value[:-1]):
     value += [None] * (len(steps) - len(value))
   given = [label for label in _one_a_step(value, "labels", steps) if label is not None]
   if -1 in given:
     return [_rated(label, place, row) for place, label in enumerate(value, 1)]
-  if len({isinstance(label, bool) for label in given}) > 1:
+  if len(typed) > 1:
     raise RowError("`labels` mixes true or false with numbers")
   if not given:
     raise RowError("`labels` holds nothing but null")
@@ -188,7 +195,7 @@ def _is_list(value) -> bool:
 
 
 def _before_tags(row: Row) -> list[str]:
-  *pieces, rest = expect(row["input"], str, "input", "text").split(STEP_TAG)
+  *pieces, rest = re.split(_TAG, expect(row["input"], str, "input", "text"))
   if rest.strip():
     raise RowError(f"`input` does not end with the step tag {STEP_TAG}")
   return pieces
@@ -198,7 +205,7 @@ def _before_tags(row: Row) -> list[str]:
   "a problem and steps in one text, a tag after each, and a list with +, -, true, false or a probability for each (OpenRLHF, ER-PRM)",
   ("input|text", "labels|value|label"),
   {"input": _TAGGED.format(STEP_TAG, STEP_TAG), "labels": ["+", "-"]},
-  lambda row: are_texts("input")(row) and STEP_TAG in row["input"] and _is_list(row["labels"]),
+  lambda row: are_texts("input")(row) and re.search(_TAG, row["input"]) and _is_list(row["labels"]),
 )
 def tagged_steps(row: Row) -> Solution:
   steps = _before_tags(row)
@@ -206,32 +213,52 @@ def tagged_steps(row: Row) -> Solution:
   return _solution(steps, "input", labels)
 
 
+_PROBLEM, _EACH = "prompt|question|problem|query", "labels|label|step_labels"
+_ANSWER = "response|completion|process|solution|answer"
+
+
 def _pieces(row: Row) -> list[str]:
   """At the tags, else at the line breaks that make as many pieces as there are labels."""
   text = expect(row["response"], str, "response", "text")
   count = len(expect(row["labels"], list, "labels", "a list with an entry for each step"))
-  tag = next((tag for tag in _TAGS if tag in text), None)
-  for gap in (tag,) if tag else ("\n\n", "\n"):
-    pieces = [piece.strip() for piece in text.split(gap) if piece.strip()]
+  for gap in (f"{_TAG}|<extra_0>",) if _TAGGED_TEXT.search(text) else ("\n\n", "\n"):
+    pieces = [piece.strip() for piece in re.split(gap, text) if piece.strip()]
     if len(pieces) == count:
       break
   return pieces
 
 
-def _has_pieces(row: Row) -> bool:
-  return any(tag in row["response"] for tag in _TAGS) or len(_pieces(row)) == len(row["labels"]) > 1
+def _is_labeled(row: Row) -> bool:
+  return are_texts("response")(row) and isinstance(row["labels"], list)
 
 
 @_published(
-  "a problem, an answer whose steps end with a tag (ки, <extra_0>) or at line breaks, and a list with a label for each",
-  ("prompt|question|problem|query", "response|completion|process|solution|answer", "labels|label|value|step_labels"),
-  {"question": "2+2+2?", "response": "2+2=4\n\n4+2=7", "labels": [1, 0]},
-  lambda row: isinstance(row["response"], str) and isinstance(row["labels"], list) and _has_pieces(row),
+  "a problem, an answer whose steps end with a tag (ки, <extra_0>), and a list with a label for each",
+  (_PROBLEM, _ANSWER, _EACH + "|value"),
+  {"question": "2+2+2?", "response": f"2+2=4 {STEP_TAG}\n4+2=7 {STEP_TAG}", "labels": [1, 0]},
+  lambda row: _is_labeled(row) and _TAGGED_TEXT.search(row["response"]),
   optional=("system",),
 )
 def steps_in_text(row: Row) -> Solution:
   steps = _pieces(row)
   return Solution(prompt_of(row), steps, _labels(row, steps))
+
+
+def _fit_lines(row: Row) -> bool:
+  labels = map(_by_word, row["labels"])
+  return len(_pieces(row)) == len(row["labels"]) and all(one in (None, -1) or _is_share(one) for one in labels)
+
+
+@_published(
+  "the same with the steps at line breaks, in all of the first rows",
+  (_PROBLEM, _ANSWER, _EACH),
+  {"question": "2+2+2?", "response": "2+2=4\n\n4+2=7", "labels": [1, 0]},
+  lambda row: _is_labeled(row) and _fit_lines(row),
+  optional=("system",),
+  whole=lambda rows: any(row["labels"][1:] for row in rows),
+)
+def steps_on_lines(row: Row) -> Solution:
+  return steps_in_text(row)
 
 
 def _is_marked(value) -> bool:
@@ -268,7 +295,7 @@ def marked_turns(row: Row) -> Solution:
   "Math-Shepherd: a problem and steps in one text, a tag after each, and that text with + or - for each tag",
   ("input", "label"),
   {"input": _TAGGED.format(STEP_TAG, STEP_TAG), "label": _TAGGED.format("+", "-")},
-  lambda row: are_texts("input", "label")(row) and STEP_TAG in row["input"],
+  lambda row: are_texts("input", "label")(row) and re.search(_TAG, row["input"]),
 )
 def math_shepherd(row: Row) -> Solution:
   steps, label, labels = _before_tags(row), expect(row["label"], str, "label", "text"), []
