@@ -94,17 +94,11 @@ def first_line(path: Path) -> str:
 
 
 OPTIONAL = (
-  *("implicit.py", "pairwise.py"),
+  *("implicit.py", "pairwise.py", "reward_functions.py", "training/function_rewards.py"),
   *("quickstart.py", "sandbox.py", "sandbox_models.py", "serving/", "rollouts.py", "checkers.py", "remote.py"),
-  *(
-    "server_check.py",
-    "evaluation/benchmark",
-    "evaluation/report",
-    "evaluation/plots",
-    "evaluation/overoptimization.py",
-    "data/suggestions.py",
-  ),
-  *("training/memory.py", "training/implicit.py", "training/folds.py", "training/run_report.py"),
+  *("server_check.py", "evaluation/benchmark", "evaluation/report", "evaluation/plots", "data/suggestions.py"),
+  *("evaluation/overoptimization.py", "training/memory.py", "training/implicit.py", "training/folds.py"),
+  *("training/run_report.py",),
 )
 """Modules that SKILL.md does not name. A loader that copies only what is named refuses more than 1 MiB; these are what it
 leaves out, and what nothing else needs."""

@@ -10,14 +10,13 @@ from typing import Any
 
 from .. import checkpoints
 from ..aggregation import STEP_FORMS
-from ..data.records import Message
+from ..data.records import Message, Origin
 from ..ensemble import Rewards, check_models, unique_names
 from ..errors import ModelError, UsageError
 from ..kinds import OUTCOME, PROCESS
 from ..process import ProcessRewardModel
 from ..rendering import Conversation
 from ..step_rendering import steps_and_ends
-from .function_rewards import call, function_of, refuse_lacking
 from .policy import Policy
 from .prompts import Prompt
 from .settings import RewardSettings
@@ -52,10 +51,13 @@ class PolicyRewards:
   def __init__(self, settings: RewardSettings, policy: Policy, prompts: Sequence[Prompt], device: str):
     self.settings, self.policy, self.met = settings, policy, Counter[str]()
     self.columns = {name for prompt in prompts for name in prompt.metadata}
-    specs = settings.reward_functions or []
-    self.functions = dict(zip(unique_names(specs, "reward function"), map(function_of, specs), strict=True))
-    for name, function in self.functions.items():
-      refuse_lacking(name, function, self.columns)
+    self.functions = {}
+    if specs := settings.reward_functions:
+      from .function_rewards import function_of, refuse_lacking
+
+      self.functions = dict(zip(unique_names(specs, "reward function"), map(function_of, specs), strict=True))
+      for name, function in self.functions.items():
+        refuse_lacking(name, function, self.columns)
     self.models = settings.reward_model_path and Rewards.from_pretrained(
       settings.reward_model_path,
       weights=settings.reward_weights,
@@ -82,16 +84,23 @@ class PolicyRewards:
       self.logs = {name: (mean, self.models.spreads[name]) for name, mean in self.models.parts.items()}
     more |= {name: [prompt.metadata.get(name) for prompt in prompts] for name in self.columns}
     more |= {"prompts": asked, "completions": replies, "completion_ids": ids}
-    limit, rows = self.settings.reward_function_seconds, [prompt.origin for prompt in prompts]
+    if self.functions:
+      parts += self._of_functions([prompt.origin for prompt in prompts], more)
+    self.steps = _shares(self.met - before)
+    totals = [math.fsum(known) if (known := _known(own)) else math.nan for own in zip(*parts, strict=True)]
+    return [Reward(total, tuple(earned)) for total, earned in zip(totals, self.earned, strict=True)]
+
+  def _of_functions(self, rows: list[Origin | None], more: dict[str, object]) -> list[list[float]]:
+    from .function_rewards import call
+
+    parts, limit = [], self.settings.reward_function_seconds
     weights = self.settings.reward_function_weights or [1.0] * len(self.functions)
     for weight, (name, function) in zip(weights, self.functions.items(), strict=True):
       values = call(name, function, limit, rows, **more)
       parts.append([weight * value for value in values])
       if applied := _known(values):
         self.logs[name] = fmean(applied), pstdev(applied)
-    self.steps = _shares(self.met - before)
-    totals = [math.fsum(known) if (known := _known(own)) else math.nan for own in zip(*parts, strict=True)]
-    return [Reward(total, tuple(earned)) for total, earned in zip(totals, self.earned, strict=True)]
+    return parts
 
   def _of_steps(self, model: ProcessRewardModel, weight: float, asked: Sequence[Conversation]) -> list[float]:
     """0 for an answer of which no step is scored, as before its first step."""
