@@ -385,6 +385,7 @@ def test_folds_pool_held_out_answers_and_a_report_shows_them(tiny, files, tmp_pa
   assert said["training"]["cross_validation"] == {"folds": 2, "pearson": {"polite": pooled["pearson"]}}
   page, report = ((tmp_path / "r" / name).read_text() for name in ("README.md", "report.json"))
   assert f"correlation with polite {pooled['pearson']['value']:.2f} [" in page and "on 80 answers" in page
+  assert f"80 rated answers: {files[1]} (held out by --folds 2)." in page
   assert json.loads(report)["parts"]["RatingReport"]["attributes"]["polite"]["pearson"] == pooled["pearson"]
   from reward_modeling.data.reading import load
   from reward_modeling.data.records import rated_answers

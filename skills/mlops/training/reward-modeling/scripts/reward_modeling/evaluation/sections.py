@@ -171,7 +171,7 @@ def _steps(report: StepReport) -> Iterator[Section]:
   at = ", ".join(f"{threshold:.4f}" for threshold in report.threshold.values)
   said = (
     f"{report.n_steps} labeled steps ({report.wrong_steps} wrong) of {report.n_solutions} solutions "
-    f"({report.erroneous_solutions} with an error), {report.n_prompts} prompts.",
+    f"({report.erroneous_solutions} with an error), {report.n_prompts} prompts: {', '.join(report.dataset)}.",
     f"Threshold {at}: {report.threshold.chosen_on}.",
   )
   scorers = {"the model": report} | {spelled(name): one for name, one in report.baselines.items()}

@@ -84,7 +84,7 @@ def train(kind: Learner, settings: Settings, fields: Mapping[str, object]) -> Mo
   for journal in output_dir.glob(".folds-*"):
     journal.unlink()
   if report and evaluation:
-    said = {"dataset": settings.dataset_name, "format": data.format, "set_aside": data.set_aside}
+    said = {"dataset": settings.evaluated_on(kind.folds), "format": data.format, "set_aside": data.set_aside}
     report.add_held_out(evaluation, model=str(output_dir), **said)
   return TrainedModel(**result, **made, resumed_from=resume)
 
