@@ -129,3 +129,13 @@ def test_ratings_answer_whether_answers_to_one_prompt_are_ranked(accuracies, sta
   said = {"model": "m", "dataset": ["r.jsonl"], "format": "rated", "set_aside": {}, "diagnostics": [], "output": None}
   text = answer("rank answers", RatingReport(n_answers=100, not_scored=0, attributes=summaries, **said))
   assert text.startswith(f"{start}: ") and ("by a0 on" in text) == (accuracies[0] is not None)
+
+
+@pytest.mark.parametrize(("gain", "start"), [(0.02, "Yes"), (0.005, "Not shown")])
+def test_ratings_say_what_a_share_of_pairs_is_a_mean_of_and_what_length_does(gain, start):
+  by_prompt, by_pair = Estimate(0.641, 0.6, 0.7, 92, 16), Estimate(0.522, 0.5, 0.6, 92, 16)
+  one = AttributeSummary(100, None, None, by_prompt, by_pair, estimate(0.641 - gain), estimate(gain))
+  said = {"model": "m", "dataset": ["r.jsonl"], "format": "rated", "set_aside": {}, "diagnostics": [], "output": None}
+  text = answer("rank answers", RatingReport(n_answers=100, not_scored=0, attributes={"a": one}, **said))
+  assert text.startswith(f"{start}: ") and f"always the longer one: {one.baseline_longer.value:.1%}" in text
+  assert "by a on 64.1%, the mean over 16 prompts (52.2% of their 92 pairs;" in text

@@ -14,7 +14,7 @@ from ..terminal import log, warn
 from .intervals import Estimate
 from .pairs import PAIR_DIAGNOSTICS, PairEvaluation
 from .probes import ProbeSummary, by_verdict
-from .ratings import RatingEvaluation
+from .ratings import AttributeSummary, RatingEvaluation
 from .report_page import END, card, page
 from .results import (
   EVALUATIONS,
@@ -160,13 +160,26 @@ def _ranking(pairs: PairReport | None) -> str:
 
 
 def _ranking_of(report: RatingReport) -> str:
-  found = {name: one.pair_accuracy for name, one in report.attributes.items() if one.pair_accuracy}
+  found = {name: one for name, one in report.attributes.items() if one.pair_accuracy}
   if not found:
     return "Not measured: no prompt has answers with different ratings."
-  answers = set(map(_shown, found.values()))
+  answers = set(map(_shown_of, found.values()))
   answer = answers.pop() if len(answers) == 1 else "In part" if "Yes" in answers else "No"
-  told = ", ".join(f"{name} on {one.value:.1%} of {one.n} pairs" for name, one in found.items())
-  return f"{answer}: it prefers the answer rated higher by {told} of a prompt; chance is 50%. Length was not looked at."
+  told = ", ".join(map(_told_of, found, found.values()))
+  return f"{answer}: it prefers the answer to a prompt that is rated higher by {told}; chance is 50%."
+
+
+def _shown_of(one: AttributeSummary) -> str:
+  """Not where length alone may do as well."""
+  shown, gain = _shown(one.pair_accuracy), one.gain_over_baseline
+  return "Not shown" if shown == "Yes" and gain and gain.low <= 0 else shown
+
+
+def _told_of(name: str, one: AttributeSummary) -> str:
+  right, each, longer = one.pair_accuracy, one.micro_accuracy, one.baseline_longer
+  share = f"{each.value:.1%} of their {each.n} pairs" if each else f"{right.n} pairs"
+  length = f"; always the longer one: {longer.value:.1%}" if longer else ""
+  return f"{name} on {right.value:.1%}, the mean over {right.groups} prompts ({share}{length})"
 
 
 def _finds(steps: StepReport) -> str:

@@ -64,7 +64,7 @@ def sections_of(part: EvaluationOutput) -> Iterable[Section]:
 
 
 def _beside(title: str, columns: Mapping[str, Mapping[str, Cell]], *texts: str) -> Section:
-  """A column for each model or baseline, a row for each number of the first of them."""
+  """A column for each model, baseline or attribute, a row for each number of the first of them."""
   rows = [[spelled(key), *(of.get(key) for of in columns.values())] for key in next(iter(columns.values()))]
   return Section(title, ["", *columns], rows, texts)
 
@@ -199,12 +199,10 @@ def _benchmark(result: BenchmarkResult) -> Section:
 
 
 def _ratings(report: RatingReport) -> Iterator[Section]:
-  columns = ["attribute", "n", "Pearson", "Spearman", "pairs of a prompt", "RMSE", "RMSE of the mean", "bias", "slope"]
   other = report.comparison
   for model, part in ((report.model, report), *([(other.model, other.other)] if other else ())):
-    rows = [[name, *vars(one).values()] for name, one in part.attributes.items()]
     said = f"{part.n_answers} rated answers: {', '.join(report.dataset)}."
-    yield Section(f"Ratings: {model}", columns, rows, [said])
+    yield _beside(f"Ratings: {model}", {name: vars(one) for name, one in part.attributes.items()}, said)
   if other:
     rows = [[name, *vars(one).values()] for name, one in other.attributes.items()]
     columns = ["attribute", "Pearson, A - B", "p, corrected", "pairs of a prompt, A - B"]
