@@ -162,7 +162,7 @@ def calibration(bins: Sequence[Bin]) -> Calibration:
   )
 
 
-def over_length(outcomes, longer: np.ndarray, groups: Groups, weights) -> tuple[Estimate, ...]:
+def against_length(outcomes, longer: np.ndarray, groups: Groups, weights) -> tuple[Estimate, ...]:
   """Accuracy of always picking the longer answer, of the shorter, and the outcomes' gain over the better."""
   found = [accuracy(one, groups, weights) for one in (longer, 1 - longer)]
   better = longer if found[0].value >= found[1].value else 1 - longer
@@ -175,7 +175,7 @@ def _length_summary(rewards: np.ndarray, lengths: np.ndarray, index: np.ndarray,
   return LengthSummary(
     float(np.mean(longer == 1)),
     float(np.mean(longer == 0.5)),
-    *over_length(outcomes, longer, index, weights),
+    *against_length(outcomes, longer, index, weights),
     *by_length,
     spearman_reward_length=spearman(rewards.ravel(), lengths.ravel(), np.tile(index, 2)),
     spearman_margin_length_difference=spearman(rewards[0] - rewards[1], lengths[0] - lengths[1], index),

@@ -16,7 +16,7 @@ from ..results import Number
 from ..terminal import log, progress
 from .inputs import Diagnostic, answer_length, diagnosed, nothing_fits, output_row, prompt_keys
 from .intervals import Estimate, Z, accuracy, correlated, difference, floats, jackknife, pearson, spearman
-from .pair_measures import over_length
+from .pair_measures import against_length
 from .pairs import LEVEL, holm
 from .probes import ProbeSummary, ScoreAnswers, probe_pairs
 
@@ -175,7 +175,7 @@ def _ranked(x: np.ndarray, y: np.ndarray, keys: np.ndarray, lengths: np.ndarray)
   right, owners, weights = _pair_outcomes(x, y, keys)
   if not right:
     return [None]
-  longer, _, gain = over_length(right, floats(_pair_outcomes(lengths, y, keys)[0]), owners, weights)
+  longer, _, gain = against_length(right, floats(_pair_outcomes(lengths, y, keys)[0]), owners, weights)
   return [accuracy(right, owners, weights), accuracy(right, owners), longer, gain]
 
 

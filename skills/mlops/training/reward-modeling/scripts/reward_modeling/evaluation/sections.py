@@ -65,7 +65,7 @@ def sections_of(part: EvaluationOutput) -> Iterable[Section]:
 
 def _beside(title: str, columns: Mapping[str, Mapping[str, Cell]], *texts: str) -> Section:
   """A column for each model, baseline or attribute, a row for each number of the first of them."""
-  rows = [[spelled(key), *(of.get(key) for of in columns.values())] for key in next(iter(columns.values()))]
+  rows = [[spelled(key), *(of.get(key) for of in columns.values())] for key in next(iter(columns.values()), ())]
   return Section(title, ["", *columns], rows, texts)
 
 
@@ -204,9 +204,8 @@ def _ratings(report: RatingReport) -> Iterator[Section]:
     said = f"{part.n_answers} rated answers: {', '.join(report.dataset)}."
     yield _beside(f"Ratings: {model}", {name: vars(one) for name, one in part.attributes.items()}, said)
   if other:
-    rows = [[name, *vars(one).values()] for name, one in other.attributes.items()]
-    columns = ["attribute", "Pearson, A - B", "p, corrected", "pairs of a prompt, A - B"]
-    yield Section("Two models", columns, rows, [f"A: {report.model}. B: {other.model}. {other.verdict}."])
+    said = f"A: {report.model}. B: {other.model}. {other.verdict}."
+    yield _beside("Two models, A - B", {name: vars(one) for name, one in other.attributes.items()}, said)
   yield from _probed(report, report.model, other and other.model)
 
 

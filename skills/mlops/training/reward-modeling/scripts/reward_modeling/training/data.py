@@ -105,8 +105,8 @@ def settle_refused(refused: list[tuple[int, DataError]], total: int, lost: str, 
   warn(f"left out {lost}: {error.message}")
 
 
-def over_length(counts: dict[str, int], called: str, renderer: BaseRenderer) -> list[str]:
-  """Warns of what is not learned from. Returns these sentences where it is much."""
+def not_learned(counts: dict[str, int], called: str, renderer: BaseRenderer) -> list[str]:
+  """Warns of what is over the longest length. Returns these sentences where it is much."""
   many = []
   for key, lost in counts.items():
     name, counted, _ = key.partition("dropped_over_length")

@@ -23,7 +23,7 @@ from ..output_folder import checkpoints as checkpoints_in
 from ..outputs import write_whole
 from ..terminal import listed, log
 from . import configuration
-from .data import Learner, over_length
+from .data import Learner, not_learned
 from .results import Fold, ModelOutput, PlannedModel, RewardStatistics, TrainedModel
 from .settings import EVALUATE_ON, Settings
 
@@ -59,7 +59,7 @@ def train(kind: Learner, settings: Settings, fields: Mapping[str, object]) -> Mo
     "counts": rows.counts | {f"{data.called}_held_out": len(held_out)},
     "audit": data.findings,
     "set_aside": data.set_aside,
-    "diagnostics": over_length(rows.counts, data.called, renderer),
+    "diagnostics": not_learned(rows.counts, data.called, renderer),
     "left_out": data.left_out + rows.counts.get("dropped_refused", 0),
     **found,
   }
