@@ -3,9 +3,9 @@
     uv run python benchmarks/attributes.py --seeds 1 2 3 --objectives regression ordinal
     uv run python benchmarks/attributes.py --seeds 1 2 3 --objectives regression --ratings_only
 
-A tiny decoder that was taught right answers (sandbox_models.SFT_DEFAULTS) learns pairs made of the ratings of `correctness` of answers to 25,600
-prompts, a fifth of which are missing, then a head for each attribute from the ratings of the first 12,800. With --ratings_only it learns
-ratings alone, of 51,200 prompts. It is evaluated on new prompts. Printed: for each attribute the Pearson correlation with its closed form,
+A tiny decoder that was taught right answers (sandbox_models.SFT_DEFAULTS) learns pairs made of the ratings of `correctness` of answers to 51,200
+prompts, a fifth of which are missing, then a head for each attribute from the ratings of the first 19,200. With --ratings_only it learns
+ratings alone, of all 51,200. It is evaluated on new prompts. Printed: for each attribute the Pearson correlation with its closed form,
 and the processor seconds of `train.py`, reading, saving and evaluation included.
 """
 
@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-PROMPTS, PAIRED, RATED, FRESH = 51_200, 25_600, 12_800, 300
+PROMPTS, RATED, FRESH = 51_200, 19_200, 300
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests")]
 SETTINGS = (
@@ -44,14 +44,14 @@ def of_seed(folder: Path, seed: int, objectives: list[str], ratings_only: bool) 
   folder.mkdir()
   right = sandbox.sft_conversations(sandbox_models.SFT_DEFAULTS.rows, seed, mix={None: 1.0})
   base = sandbox_models.base_model(folder / "base", seed=seed, rows=right)
-  rows = attribute_world.rows(PROMPTS if ratings_only else PAIRED, seed, missing=0.2, minimal=0.8)
+  rows = attribute_world.rows(PROMPTS, seed, missing=0.2, minimal=0.8)
   test = write_jsonl(folder / "test.jsonl", attribute_world.rows(FRESH, seed + 1000, split="test"))
   weights = [f"{name}={weight}" for name, weight in attribute_world.WEIGHTS.items()]
   start, rate = time.process_time(), "3e-3"
   if not ratings_only:
     pairs = ("--dataset_name", write_jsonl(folder / "all.jsonl", rows), "--attribute_weights", "correctness=1")
     trained(base, folder / "pairs", *pairs, "--learning_rate", "1.5e-3", "--seed", seed)
-    base, rows, rate = folder / "pairs", rows[: 2 * RATED], "1e-3"
+    base, rows, rate = folder / "pairs", rows[: 2 * RATED], "1.5e-3"
   spent, train = time.process_time() - start, write_jsonl(folder / "train.jsonl", rows)
   for objective in objectives:
     start = time.process_time()

@@ -50,6 +50,9 @@ def test_numbers_agree_with_a_count_over_the_rows(judged, pairs_file):
 
 
 def test_prompts_that_the_model_was_trained_on_are_counted(tiny, tmp_path):
+  from reward_modeling import output_folder
+  from reward_modeling.evaluation import inputs
+
   rows = toy_pairs(24, seed=3)
   for i, row in enumerate(rows):
     row["prompt"] = f"Which one is number {i}?"
@@ -67,6 +70,14 @@ def test_prompts_that_the_model_was_trained_on_are_counted(tiny, tmp_path):
     ]
     others = run_main("evaluate.py", "--model_name_or_path", out, "--dataset_name", files[2]).json["diagnostics"]
     assert not any("was trained on" in line for line in others)
+  # Of a checkpoint the run says it; a run that begins in the folder forgets what the model before was trained on.
+  checkpoint = runs[1] / "checkpoint-1"
+  checkpoint.mkdir()
+  assert len(inputs.trained_prompts(str(checkpoint))) == 16
+  output_folder.start(runs[1], {}, resuming=False)
+  assert not inputs.trained_prompts(str(runs[1]))
+  (runs[0] / output_folder.RECORD).unlink()
+  assert output_folder.foreign_files(runs[0]) == [], "a model without the record of its run may be replaced"
 
 
 def test_length_baseline_agrees_with_a_count(judged, pairs_file):

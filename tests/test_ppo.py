@@ -170,6 +170,12 @@ def test_the_summary_begins_with_the_untrained_policy(command, tmp_path):
     assert done.json["end"][name] == pytest.approx((log[18][name] + log[19][name]) / 2)
 
 
+def test_what_was_done_not_what_was_planned_is_told(command, tmp_path):
+  done = ppo(command("--total_episodes", 160, "--max_kl", 1e-9, "--learning_rate", "1e-3"))
+  assert done.json["updates"] == 1 and "over --max_kl" in done.json["stopped"], done.stderr
+  assert {"world_size", "batch_size"} <= done.json["settings"].keys()
+
+
 def test_the_default_length_of_answers_fits_the_policy(tiny, random_reward, prompts, tmp_path):
   names = ("--model_name_or_path", "--reward_model_path", "--dataset_name", "--output_dir")
   small = save_tiny("qwen2", tmp_path / "small")

@@ -211,7 +211,7 @@ def test_from_pretrained_scores_as_before_saving(family, tmp_path):
   assert loaded.score_steps(*solution)[0] == pytest.approx(made.score_steps(*solution)[0], abs=1e-6)
   assert loaded.score(*solution)[0] == loaded.score_steps(*solution)[0][-1]
   assert loaded.renderer.max_length == 64 and loaded.renderer.overlong == "drop_steps"
-  assert ("one row for each step" in " ".join(loaded.notes)) == (family == "bert")
+  assert ("one row for each step" in " ".join(loaded.described())) == (family == "bert")
   with pytest.raises(UsageError, match="is for outcome reward models"):
     ProcessRewardModel.from_pretrained(str(tmp_path / "prm"), overlong="truncate_left")
 

@@ -118,6 +118,7 @@ def test_a_run_that_learned_nothing_is_told_by_kl_and_trend_together():
   (only,) = told(still | {"kl_k3": 9e-5}, rising)
   assert "9e-05 nats" in only, "of so near a policy no trend is its own"
   assert told(still | {"kl": 0.009}, rising) == told(still | {"kl": 0.5}, flat) == told(still, [1.0]) == []
+  assert told(still | {"kl": -0.083}, flat) == [], "RLOO's estimate may be below 0"
   unknown = {name: value for name, value in still.items() if name != "kl"}  # GRPO without --beta
   (only,) = told(unknown, flat)
   assert "its reward has no trend" in only and told(unknown, rising) == []

@@ -210,12 +210,12 @@ def rewarded(toy_process_model):
 def test_answers_without_a_step_and_steps_that_do_not_fit_are_counted_and_earn_nothing(rewarded, form):
   whole, made = rewarded(["red\nblue\ngreen", "", " \n"], step_rewards=form)
   assert [one.total for one in whole[1:]] == [0, 0] and not whole[1].steps
-  assert made.finish()["answer_steps"] == {"mean": 1.0, "unsplit": 0.0, "unscored": 0, "empty": 2}
+  assert made.finish()[0]["answer_steps"] == {"mean": 1.0, "unsplit": 0.0, "unscored": 0, "empty": 2}
   long = "red\nblue\n" * 60
   (cut,), made = rewarded([long], step_rewards=form)
   conversation = Conversation([{"role": "user", "content": "hello"}], [{"role": "assistant", "content": long}])
   scores = made.models.models["model"].score_in_steps([conversation])[0][1]
-  assert scores.dropped > 0 and made.finish()["answer_steps"] == {
+  assert scores.dropped > 0 and made.finish()[0]["answer_steps"] == {
         "mean": 120.0, "unsplit": 0.0, "unscored": scores.dropped, "empty": 0,
     }  # fmt: skip
   known = [one for one in scores.probabilities if one is not None]

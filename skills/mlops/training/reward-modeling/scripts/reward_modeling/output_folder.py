@@ -84,7 +84,7 @@ def model_files(output_dir: str | Path) -> set[str]:
     return {name for name in record["files"] if os.path.lexists(folder / name)}
   if not record and "fingerprint" not in _json(folder / CARD):
     return set()
-  own = OLDER if record else (*OLDER, "README.md")
+  own = OLDER if record else (*OLDER, TRAINED_ON, "README.md")
   return {path.name for path in folder.iterdir() if _matches(path.name, own)}
 
 
@@ -195,7 +195,7 @@ def start(output_dir: str | Path, identity: dict[str, object], *, resuming: bool
   files = sorted(model_files(folder))
   discard_checkpoints(folder, only_incomplete=resuming)
   if not resuming and read_record(folder) is not None:
-    for name in ("log.jsonl", "run.svg", "run.html"):
+    for name in (TRAINED_ON, "log.jsonl", "run.svg", "run.html"):
       remove(folder / name)
   _write_record(folder, {**identity, "files": files, "finished": False})
 

@@ -34,7 +34,8 @@ def prompt_keys(rows: Sequence[Comparison | Ranking | Solution]) -> list[str]:
 def trained_prompts(path: str) -> set[str]:
   """Hashes of 48 bits; none of a model that does not say on what it was trained."""
   folder = snapshot(path)
-  file = folder and folder / TRAINED_ON
+  own = folder and (folder.parent if folder.name.startswith("checkpoint-") else folder)
+  file = own and own / TRAINED_ON
   return set(file.read_text("utf-8", "replace").split()) if file and file.is_file() else set()
 
 

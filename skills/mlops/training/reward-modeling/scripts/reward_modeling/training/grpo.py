@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 BETA = {"grpo": {"beta": 0.04}, "rloo": {}}
 WHY = "TRL's default of no KL penalty is for verifiable rewards; a learned one is soon over-optimized (0.04: arXiv:2402.03300)"
+FEW_PROMPTS = 8
+"""A step below which numbers of two steps say little of two policies."""
 WARN_KL = 10.0  # nats per answer, as ppo.py's --warn_kl
 IDENTITY = (
   *resuming.IDENTITY_FIELDS,
@@ -227,6 +229,12 @@ class GRPORun(TrainerCallback):
     rewards, found = [entry["reward"] for entry in answered], []
     if answered:
       found = concerns(*map(_per_answer, ends.values()), WARN_KL, "raise --beta", self.limit, rewards)
+    prompts = self.config.generation_batch_size // self.config.num_generations
+    if prompts < FEW_PROMPTS:
+      found.append(
+        f"`beginning` is of {prompts} prompt(s) and `end` of others, which may differ by more than the policies: compare "
+        "these on the same prompts (references/reinforcement-learning.md#before-and-after)"
+      )
     return summary | ends | {"warnings": found}, self.log.entries
 
   # ---- what the trainer calls ----

@@ -79,7 +79,7 @@ def train_policy(run: PPORun | GRPORun, settings: PolicySettings) -> PolicyRun |
   if run.process_index != 0:
     return None
   numbers, more = rewards.finish()
-  found |= {**run.told, **numbers, "warnings": found["warnings"] + more}
+  found = {**run.told, **found, **numbers, "warnings": found["warnings"] + more}
   for one in found["warnings"]:
     warn(one)
   trained = run.trained(**result, **found, resumed_from=resume)
@@ -159,7 +159,8 @@ def concerns(
   closer: how to stay near the reference. limit: the flag of lengths. rewards: of all steps in the log.
   """
   found, kl = [], end.get("kl", 0.0)
-  near, trend = end.get("kl_k3", end.get("kl")), has_trend(rewards)  # k3 is never negative
+  near, trend = end.get("kl_k3", end.get("kl")), has_trend(rewards)
+  near = near if near is None else abs(near)  # k1, which RLOO logs, is a difference that is near 0 by chance only
   if len(rewards) > 1 and (not trend if near is None else near < (STILL / 100 if trend else STILL)):
     told = "its reward has no trend" if near is None else f"it is {near:.2g} nats per answer from the reference"
     found.append(f"the policy learned nothing that shows: {told}. Raise --learning_rate, or train for more steps")

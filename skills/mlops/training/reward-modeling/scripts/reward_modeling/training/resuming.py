@@ -128,8 +128,8 @@ def start_run(output_dir: str | Path, process_index: int, identity: dict[str, ob
     raise RunError(
       f"cannot resume: {', '.join(changed)}",
       where=str(Path(output_dir) / output_folder.RECORD),
-      hint="repeat the flags of the first run; to train its model further, give it as --model_name_or_path with a new "
-      "--output_dir",
+      hint="repeat the flags of the first run, and give what was a default then as a flag; to train its model further, give it "
+      "as --model_name_or_path with a new --output_dir",
     )
   if process_index == 0:
     output_folder.start(output_dir, identity, resuming=bool(resume))
