@@ -8,6 +8,7 @@ import browser
 import pytest
 
 from conftest import run_main, toy_pairs, write_jsonl
+from reward_modeling.evaluation.report import evaluated_on
 from reward_modeling.training.settings import DataSettings
 
 EVIL = '<script>alert("x")</script><img src="https://example.com/x.png">|`'
@@ -176,7 +177,7 @@ def test_training_reports_its_held_out_rows(data, tiny, tmp_path):
   ],
 )
 def test_a_report_names_what_was_evaluated_and_not_what_was_trained_on(given, folds, said):
-  assert DataSettings(dataset_name=("a",), **given).evaluated_on(folds) == said
+  assert evaluated_on(DataSettings(dataset_name=("a",), **given), folds) == said
 
 
 def test_folds_are_evaluated_on_every_pair_and_reported(data, tiny, tmp_path):

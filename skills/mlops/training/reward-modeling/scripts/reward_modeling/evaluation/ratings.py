@@ -34,9 +34,9 @@ class AttributeSummary:
   micro_accuracy: Estimate | None = None
   """Of these: mean over pairs, without weights."""
   baseline_longer: Estimate | None = None
-  """`pair_accuracy` of always picking the longer answer; equal lengths tie."""
+  """`pair_accuracy` of always the longer answer."""
   gain_over_baseline: Estimate | None = None
-  """`pair_accuracy` minus the better of that and of the shorter answer, paired."""
+  """`pair_accuracy` minus the better of this and the shorter, paired."""
   rmse: Estimate | None = None
   """Of the head of that name, as the next ones."""
   rmse_of_mean: Number = None
@@ -153,11 +153,10 @@ def evaluate_ratings(model: RewardModel, answers: Sequence[Rated]) -> RatingEval
   return RatingEvaluation(summary, answers, numbers, tuple(model.attributes), columns, keys)
 
 
-def _summary(
-  x: np.ndarray, y: np.ndarray, keys: np.ndarray, lengths: np.ndarray, *, in_units: bool
-) -> AttributeSummary:
-  kept = np.isfinite(x + y)
-  x, y, keys, lengths = (one[kept] for one in (x, y, keys, lengths))
+def _summary(*columns: np.ndarray, in_units: bool) -> AttributeSummary:
+  """columns: predictions, ratings, keys and lengths [answers]."""
+  kept = np.isfinite(columns[0] + columns[1])
+  x, y, keys, lengths = (one[kept] for one in columns)
   found = AttributeSummary(len(x), pearson(x, y, keys), spearman(x, y, keys), *_ranked(x, y, keys, lengths))
   if not (in_units and len(x)):
     return found

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import DataError, UsageError
 from ..outputs import check_output_file, write_whole
@@ -39,6 +39,15 @@ EXAMPLES = 3
 """Pairs that are quoted."""
 
 
+class HeldOut(Protocol):
+  """Settings of a training."""
+
+  dataset_name: Sequence[str]
+  eval_dataset_name: Sequence[str] | None
+  dataset_test_split: str | None
+  val_set_size: float
+
+
 class Folder:
   """Checked and held before a model is run. Raises UsageError where it holds another model's report, or files of no report."""
 
@@ -70,10 +79,13 @@ class Folder:
       write_whole(file, [text])
     log(f"report: {self.files[1]}")
 
-  def add_held_out(self, found: PairEvaluation | RatingEvaluation | StepEvaluation, **said) -> None:
+  def add_held_out(
+    self, found: PairEvaluation | RatingEvaluation | StepEvaluation, settings: HeldOut, folds: int | None, **said
+  ) -> None:
     """What training found on its held-out rows. said: what an evaluation says of its data."""
     kind, _, diagnose = EVALUATIONS[type(found)]
-    part = kind(**vars(found.summary), **said, diagnostics=diagnose(found.summary), output=None)
+    said |= {"dataset": evaluated_on(settings, folds), "diagnostics": diagnose(found.summary), "output": None}
+    part = kind(**vars(found.summary), **said)
     self.add(part, worst(found.rows()) if kind is PairReport else None)
 
   def _parts(self) -> Parts:
@@ -86,6 +98,15 @@ class Folder:
     except ValidationError as error:
       hint = "remove it, and evaluate again"
       raise DataError("it is of another version", where=self.files[0], hint=hint) from error
+
+
+def evaluated_on(settings: HeldOut, folds: int | None = None) -> list[str]:
+  """What the held-out rows of a training are."""
+  split, others = settings.dataset_test_split, settings.eval_dataset_name
+  if split or others:
+    return [f"{name} (split {split})" if split else name for name in others or settings.dataset_name]
+  how = f"--folds {folds}" if folds else f"--val_set_size {settings.val_set_size:g}"
+  return [f"{name} (held out by {how})" for name in settings.dataset_name]
 
 
 def worst(rows: Sequence[Mapping[str, Any]]) -> Quotes:

@@ -85,8 +85,8 @@ def train(kind: Learner, settings: Settings, fields: Mapping[str, object]) -> Mo
   for journal in output_dir.glob(".folds-*"):
     journal.unlink()
   if report and evaluation:
-    said = {"dataset": settings.evaluated_on(kind.folds), "format": data.format, "set_aside": data.set_aside}
-    report.add_held_out(evaluation, model=str(output_dir), **said)
+    said = {"model": str(output_dir), "format": data.format, "set_aside": data.set_aside}
+    report.add_held_out(evaluation, settings, kind.folds, **said)
   return TrainedModel(**result, **made, resumed_from=resume)
 
 

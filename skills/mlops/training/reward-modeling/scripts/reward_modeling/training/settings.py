@@ -104,14 +104,6 @@ class DataSettings(ReadingSettings, TextSettings):
   def names_evaluation(self) -> bool:
     return bool(self.eval_dataset_name or self.dataset_test_split)
 
-  def evaluated_on(self, folds: int | None) -> list[str]:
-    """What the held-out rows are, for a report."""
-    if self.names_evaluation:
-      split = f" (split {self.dataset_test_split})" if self.dataset_test_split else ""
-      return [f"{name}{split}" for name in self.eval_dataset_name or self.dataset_name]
-    how = f"--folds {folds}" if folds else f"--val_set_size {self.val_set_size:g}"
-    return [f"{name} (held out by {how})" for name in self.dataset_name]
-
   @property
   def drop_refused(self) -> bool:
     return self.audit == "drop"
