@@ -353,14 +353,17 @@ def test_evaluation_has_the_numbers_of_scipy(rated_model, files, tmp_path):
       assert found["rmse_of_mean"] == pytest.approx(np.std(y))
       assert found["bias"] == pytest.approx(np.mean(x - y))
       assert found["slope"]["value"] == pytest.approx(stats.linregress(x, y).slope)
-    right, prompts = 0, 0
+    right, longer, prompts = 0, 0, 0
     for a, b in pairwise(kept):
       differ = a["prompt"] == b["prompt"] and _rating(a["ratings"], name) != _rating(b["ratings"], name)
       if differ:
         i = kept.index(a)
         prompts += 1
         right += (x[i] > x[i + 1]) == (y[i] > y[i + 1])
-    assert found["pair_accuracy"]["value"] == pytest.approx(right / prompts)
+        lengths = [len(one["completion"][-1]["content"]) for one in (a, b)]
+        longer += 0.5 if lengths[0] == lengths[1] else (lengths[0] > lengths[1]) == (y[i] > y[i + 1])
+    assert found["pair_accuracy"]["value"] == found["micro_accuracy"]["value"] == pytest.approx(right / prompts)
+    assert found["baseline_longer"]["value"] == pytest.approx(longer / prompts)
 
 
 def _rating(ratings, name):
@@ -385,6 +388,7 @@ def test_folds_pool_held_out_answers_and_a_report_shows_them(tiny, files, tmp_pa
   assert said["training"]["cross_validation"] == {"folds": 2, "pearson": {"polite": pooled["pearson"]}}
   page, report = ((tmp_path / "r" / name).read_text() for name in ("README.md", "report.json"))
   assert f"correlation with polite {pooled['pearson']['value']:.2f} [" in page and "on 80 answers" in page
+  assert f"80 rated answers: {files[1]} (held out by --folds 2)." in page
   assert json.loads(report)["parts"]["RatingReport"]["attributes"]["polite"]["pearson"] == pooled["pearson"]
   from reward_modeling.data.reading import load
   from reward_modeling.data.records import rated_answers
@@ -471,7 +475,7 @@ def test_intervals_of_rmse_and_slope_cover_the_truth(prompts):
   truth = {"rmse": math.sqrt(np.mean((x - y) ** 2)), "slope": stats.linregress(x, y).slope}
   covered = dict.fromkeys(truth, 0)
   for _ in range(times):
-    found = _summary(*_clustered_ratings(rng, prompts), in_units=True)
+    found = _summary(*_clustered_ratings(rng, prompts), np.ones(3 * prompts), in_units=True)
     for name, value in truth.items():
       covered[name] += getattr(found, name).low <= value <= getattr(found, name).high
   assert all(0.92 < one / times < 0.98 for one in covered.values()), covered
@@ -482,17 +486,40 @@ def test_rmse_stands_beside_that_of_the_mean_and_one_prompt_bounds_nothing():
   from reward_modeling.evaluation.ratings import _summary, diagnose_ratings
 
   x, y = np.array([2.0, 2.0, 2.0, 2.0]), np.array([1.0, 2.0, 3.0, 4.0])
-  found = _summary(x, y, np.arange(4), in_units=True)
+  found = _summary(x, y, np.arange(4), np.ones(4), in_units=True)
   assert (found.rmse.value, found.rmse_of_mean) == pytest.approx((math.sqrt(6 / 4), math.sqrt(5 / 4)))
   assert found.slope is None and found.rmse.low < found.rmse.value < found.rmse.high
-  one = _summary(x, y, np.zeros(4), in_units=True)
+  one = _summary(x, y, np.zeros(4), np.ones(4), in_units=True)
   assert (one.rmse.low, one.rmse.high, one.rmse.groups) == (0, math.inf, 1)
   assert json.loads(to_json(one))["rmse"]["high"] is None
   assert TypeAdapter(AttributeSummary).validate_json(to_json(one)) == one, "as a report keeps it"
-  assert _summary(y, y, np.arange(4), in_units=True).rmse.high == 0
-  far = _summary(y + 9, y, np.arange(4), in_units=True)
+  assert _summary(y, y, np.arange(4), np.ones(4), in_units=True).rmse.high == 0
+  far = _summary(y + 9, y, np.arange(4), np.ones(4), in_units=True)
   (said,) = diagnose_ratings(RatingSummary(4, 0, {"polite": far}))[:1]
   assert said.startswith("polite: rmse 9.000 [9.000, 9.000] is above the 1.118 of always predicting the mean rating")
+
+
+def test_pairs_of_ratings_are_counted_by_prompt_by_pair_and_against_length():
+  """A prompt of 3 answers, of whose 3 pairs 1 is right, and one of 2, right: 2/3 by prompt, 2/4 by pair. By length 1 and 1/2."""
+  from reward_modeling.evaluation.ratings import _summary, diagnose_ratings
+
+  x, y = np.array([3.0, 1.0, 2.0, 5.0, 4.0, 9.0]), np.array([1.0, 2.0, 3.0, 2.0, 1.0, math.nan])
+  keys, lengths = np.array(list("aaabbb")), np.array([1.0, 2.0, 3.0, 7.0, 7.0, 1.0])
+  found = _summary(x, y, keys, lengths, in_units=True)
+  assert (found.pair_accuracy.value, found.pair_accuracy.groups, found.pair_accuracy.n) == (pytest.approx(2 / 3), 2, 4)
+  assert (found.micro_accuracy.value, found.baseline_longer.value) == (0.5, 0.75)
+  assert found.gain_over_baseline.value == pytest.approx(2 / 3 - 3 / 4)
+  shorter = _summary(x, y, keys, -lengths, in_units=True)
+  assert (shorter.baseline_longer.value, shorter.gain_over_baseline) == (0.25, found.gain_over_baseline)
+  said = "a: pair accuracy 0.667 ["
+  assert any(
+    one.startswith(said) and "length baseline (longer 0.750)" in one
+    for one in diagnose_ratings(RatingSummary(5, 0, {"a": found}))
+  )
+  ratings = np.tile(y[:3], 40)
+  better = _summary(ratings, ratings, np.repeat(np.arange(40), 3), np.ones(120), in_units=True)
+  assert better.baseline_longer.value == pytest.approx(0.5) and better.gain_over_baseline.low > 0
+  assert "length" not in "".join(diagnose_ratings(RatingSummary(120, 0, {"a": better})))
 
 
 def test_a_rated_conversation_is_its_last_answer(tiny, tmp_path):

@@ -8,6 +8,8 @@ import browser
 import pytest
 
 from conftest import run_main, toy_pairs, write_jsonl
+from reward_modeling.evaluation.report import evaluated_on
+from reward_modeling.training.settings import DataSettings
 
 EVIL = '<script>alert("x")</script><img src="https://example.com/x.png">|`'
 
@@ -160,6 +162,22 @@ def test_training_reports_its_held_out_rows(data, tiny, tmp_path):
   Page(text)
   assert f"{done.json['evaluation']['n_pairs']} pairs of" in text and "Not tested: evaluate it with --probes." in text
   assert "Where it is most wrong" in text and "&lt;script&gt;" in text and EVIL not in text
+  assert f"{data['pairs']} (held out by --val_set_size 0.4). Chance" in text
+
+
+@pytest.mark.parametrize(
+  ("given", "folds", "said"),
+  [
+    ({"eval_dataset_name": ("b", "c")}, None, ["b", "c"]),
+    ({"eval_dataset_name": ("b",), "val_set_size": 0.1}, None, ["b"]),
+    ({"eval_dataset_name": ("b",), "dataset_test_split": "dev"}, None, ["b (split dev)"]),
+    ({"dataset_test_split": "dev"}, None, ["a (split dev)"]),
+    ({"val_set_size": 0.1}, None, ["a (held out by --val_set_size 0.1)"]),
+    ({}, 5, ["a (held out by --folds 5)"]),
+  ],
+)
+def test_a_report_names_what_was_evaluated_and_not_what_was_trained_on(given, folds, said):
+  assert evaluated_on(DataSettings(dataset_name=("a",), **given), folds) == said
 
 
 def test_folds_are_evaluated_on_every_pair_and_reported(data, tiny, tmp_path):
@@ -179,7 +197,8 @@ def test_folds_are_evaluated_on_every_pair_and_reported(data, tiny, tmp_path):
   done = run_main("train.py", *words, *asked)
   assert done.returncode == 0, done.stderr
   assert done.json["evaluation"]["n_pairs"] == done.json["counts"]["pairs_used"]
-  assert f"{done.json['evaluation']['n_pairs']} pairs" in (tmp_path / "page" / "report.html").read_text("utf-8")
+  text = (tmp_path / "page" / "report.html").read_text("utf-8")
+  assert f"{done.json['evaluation']['n_pairs']} pairs" in text and f"{data['pairs']} (held out by --folds 2)" in text
 
 
 def test_a_process_model_reports_its_steps(tiny, tmp_path):
@@ -187,7 +206,7 @@ def test_a_process_model_reports_its_steps(tiny, tmp_path):
     {"prompt": f"{i}+2?", "completions": [f"{i}+2={i + 2}", f"so {i + 2 + i % 2}"], "labels": [True, i % 2 == 0]}
     for i in range(12)
   ]
-  words = ("--model_name_or_path", tiny("qwen2"), "--dataset_name", write_jsonl(tmp_path / "steps.jsonl", rows))
+  words = ("--model_name_or_path", tiny("qwen2"), "--dataset_name", write_jsonl(tmp_path / "steps.jsonl", rows[:6]))
   asked = (
     "--output_dir",
     tmp_path / "model",
@@ -195,12 +214,13 @@ def test_a_process_model_reports_its_steps(tiny, tmp_path):
     "1",
     "--report",
     tmp_path / "page",
-    "--val_set_size",
-    "0.5",
+    "--eval_dataset_name",
+    write_jsonl(tmp_path / "others.jsonl", rows[6:]),
   )
   done = run_main("train_process.py", *words, *asked, "--save_strategy", "no")
   assert done.returncode == 0, done.stderr
   text = (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
   Page(text)
   assert "<h2>Steps: the model" in text and "processbench f1" in text and "all correct" in text
+  assert f"6 prompts: {tmp_path / 'others.jsonl'}" in text and "steps.jsonl" not in text
   assert "Does it find wrong steps?" in text and "Does it rank answers" not in text

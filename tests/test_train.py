@@ -371,12 +371,43 @@ def test_rows_that_cannot_be_read_stop_the_run_or_are_left_out_and_counted(tiny,
   assert done.json["audit"][0]["rows"] == [f"{data}:4"]
 
 
+@pytest.mark.parametrize("kind", ["pairs", "answers", "solutions", "steps"])
+@pytest.mark.parametrize("long", [1, 3])
+def test_what_is_over_the_longest_length_is_a_warning_and_where_it_is_much_a_diagnostic(kind, long, tiny, tmp_path):
+  """1 of 20 is not more than 5 %; 3 of 20 and of 40 steps are."""
+  rows, script, more = [], "train.py", ()
+  for place in range(20):
+    answer = "thank you " * (60 if place < long else 1)
+    if kind == "pairs":
+      rows.append({"prompt": f"hello {place}", "chosen": answer, "rejected": "no"})
+    elif kind == "answers":
+      rows.append({"prompt": f"hello {place}", "completion": answer, "ratings": {"polite": place % 3}})
+      more = ("--objective", "regression")
+    else:
+      rows.append({"prompt": f"hello {place}", "completions": ["yes", answer], "labels": [True, False]})
+      script, more = "train_process.py", ("--overlong", "drop" if kind == "solutions" else "drop_steps")
+  data = write_jsonl(tmp_path / "rows.jsonl", rows)
+  asked = ("--max_length", "64", "--dry_run", "--audit", "warn", *more)
+  done = run_main(script, *command(tiny("qwen2"), data, tmp_path / "out", *asked))
+  assert done.returncode == 0, done.stderr
+  total = 40 if kind == "steps" else 20
+  (said,) = [line for line in done.stderr.splitlines() if "are not learned from" in line]
+  assert f"warning: {long} of {total} {kind} ({long / total:.1%}) are not learned from: longer than 64 tokens" in said
+  assert "Raise --max_length (the model reads 128)" in said
+  assert done.json["diagnostics"] == ([said.removeprefix("warning: ")] if long / total > 0.05 else [])
+
+
 def test_many_cut_sides_are_a_warning(tiny, tmp_path):
   rows = [{**row, "prompt": "hello world " * 40} for row in toy_pairs(12)]
   data = write_jsonl(tmp_path / "rows.jsonl", rows)
   done = train(*command(tiny("qwen2"), data, tmp_path / "out", "--max_length", "64", "--dry_run"))
   assert done.returncode == 0, done.stderr
-  assert "warning: 24 of 24 sides are cut to 64 tokens" in done.stderr
+  assert "warning: 24 of 24 sides are cut to 64 tokens" in done.stderr and done.json["diagnostics"] == []
+  rated = [{"prompt": row["prompt"], "completion": "yes", "ratings": {"a": i}} for i, row in enumerate(rows)]
+  data = write_jsonl(tmp_path / "rated.jsonl", rated)
+  asked = ("--max_length", "64", "--dry_run", "--objective", "regression")
+  done = train(*command(tiny("qwen2"), data, tmp_path / "out", *asked))
+  assert "warning: 12 of 12 answers are cut to 64 tokens" in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("script", ["train.py", "train_process.py", "grpo.py"])

@@ -143,6 +143,12 @@ def pair_keys() -> str:
   return key_table(keys(PairSummary), keys(LengthSummary, "length."))
 
 
+def rating_keys() -> str:
+  from reward_modeling.evaluation.ratings import AttributeSummary
+
+  return key_table(keys(AttributeSummary))
+
+
 def step_keys() -> str:
   from reward_modeling.evaluation.steps import StepMeasures
 
@@ -151,6 +157,7 @@ def step_keys() -> str:
 
 BLOCKS = {
   "pair_keys": pair_keys,
+  "rating_keys": rating_keys,
   "step_keys": step_keys,
   "formats": formats,
   "checks": checks,

@@ -8,9 +8,10 @@ from reward_modeling.evaluation.best_of_n import CurvePoint
 from reward_modeling.evaluation.intervals import Estimate
 from reward_modeling.evaluation.overoptimization import diagnose_study, read_studies
 from reward_modeling.evaluation.probes import ProbeResult, ProbeSummary, diagnose_probes
-from reward_modeling.evaluation.ratings import AttributeSummary
+from reward_modeling.evaluation.ratings import AttributeSummary, RatingSummary
 from reward_modeling.evaluation.report import verdicts
-from reward_modeling.evaluation.results import OverOptimizationReport, PoolReport, RatingReport
+from reward_modeling.evaluation.results import OverOptimizationReport, PoolReport, RatingComparison, RatingReport
+from reward_modeling.evaluation.sections import sections_of
 from reward_modeling.evaluation.studies import GOLD
 
 
@@ -129,3 +130,23 @@ def test_ratings_answer_whether_answers_to_one_prompt_are_ranked(accuracies, sta
   said = {"model": "m", "dataset": ["r.jsonl"], "format": "rated", "set_aside": {}, "diagnostics": [], "output": None}
   text = answer("rank answers", RatingReport(n_answers=100, not_scored=0, attributes=summaries, **said))
   assert text.startswith(f"{start}: ") and ("by a0 on" in text) == (accuracies[0] is not None)
+
+
+@pytest.mark.parametrize(("gain", "start"), [(0.02, "Yes"), (0.005, "Not shown")])
+def test_ratings_say_what_a_share_of_pairs_is_a_mean_of_and_what_length_does(gain, start):
+  by_prompt, by_pair = Estimate(0.641, 0.6, 0.7, 92, 16), Estimate(0.522, 0.5, 0.6, 92, 16)
+  one = AttributeSummary(100, None, None, by_prompt, by_pair, estimate(0.641 - gain), estimate(gain))
+  said = {"model": "m", "dataset": ["r.jsonl"], "format": "rated", "set_aside": {}, "diagnostics": [], "output": None}
+  text = answer("rank answers", RatingReport(n_answers=100, not_scored=0, attributes={"a": one}, **said))
+  assert text.startswith(f"{start}: ") and f"always the longer one: {one.baseline_longer.value:.1%}" in text
+  assert "by a on 64.1%, the mean over 16 prompts (52.2% of their 92 pairs;" in text
+
+
+def test_two_models_that_share_no_attribute_are_still_shown():
+  one = {"a": AttributeSummary(9, None, None, None)}
+  both = RatingComparison(
+    model="n", verdict="no attribute is rated for both", attributes={}, other=RatingSummary(9, 0, one)
+  )
+  said = {"model": "m", "dataset": ["r"], "format": "rated", "set_aside": {}, "diagnostics": [], "output": None}
+  found = list(sections_of(RatingReport(n_answers=9, not_scored=0, attributes=one, comparison=both, **said)))
+  assert [len(section.rows) for section in found] == [11, 11, 0] and "rated for both" in found[2].texts[0]

@@ -190,19 +190,22 @@ class BaseRenderer:
   def _count_special(self, token: str, where: object) -> None:
     self._count(CONTENT_RULE, f"{token} in {where or 'a conversation'}")
 
+  def over_length(self) -> str:
+    """Why a text is lost, and what to do."""
+    longer = f"Raise --max_length (the model reads {self.longest})"
+    longer = longer if self.longest and self.max_length and self.longest > self.max_length else "Shorten them"
+    other = (
+      f"choose --overlong {self.advised}" if self.overlong != self.advised else "leave them out with --overlong drop"
+    )
+    return f"longer than {self.max_length} tokens under --overlong {self.overlong}. {longer}, or {other}"
+
   def warn_of_losses(
     self, before: dict[str, int] | None = None, called: str = "", only: Sequence[str] = COUNTED
   ) -> None:
     """How many, of how many, and what to do. before: a copy of `counts`."""
     lost = {name: count - (before or {}).get(name, 0) for name, count in self.counts.items()}
-    rendered, limit = lost.get("rendered", 0), self.max_length
+    rendered, over = lost.get("rendered", 0), self.over_length()
     total = rendered + lost.get("without_steps", 0) + lost.get("refused", 0)
-    longer = f"Raise --max_length (the model reads {self.longest})"
-    longer = longer if self.longest and limit and self.longest > limit else "Shorten them"
-    other = (
-      f"choose --overlong {self.advised}" if self.overlong != self.advised else "leave them out with --overlong drop"
-    )
-    over = f"longer than {limit} tokens under --overlong {self.overlong}. {longer}, or {other}"
     read = "text"
     if self.special_tokens_in_content != "text":
       read = "turns, as in the training of this model: whoever writes them moves its rewards"

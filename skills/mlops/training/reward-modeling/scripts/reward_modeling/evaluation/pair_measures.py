@@ -162,16 +162,20 @@ def calibration(bins: Sequence[Bin]) -> Calibration:
   )
 
 
+def against_length(outcomes, longer: np.ndarray, groups: Groups, weights) -> tuple[Estimate, ...]:
+  """Accuracy of always picking the longer answer, of the shorter, and the outcomes' gain over the better."""
+  found = [accuracy(one, groups, weights) for one in (longer, 1 - longer)]
+  better = longer if found[0].value >= found[1].value else 1 - longer
+  return *found, difference(outcomes, better, groups, weights)
+
+
 def _length_summary(rewards: np.ndarray, lengths: np.ndarray, index: np.ndarray, weights: np.ndarray) -> LengthSummary:
   outcomes, longer = pair_outcomes(*rewards), pair_outcomes(*lengths)
-  baselines = accuracy(longer, index, weights), accuracy(1 - longer, index, weights)
-  better = longer if baselines[0].value >= baselines[1].value else 1 - longer
   by_length = [accuracy_where(longer == value, outcomes, index, weights) for value in (1, 0, 0.5)]
   return LengthSummary(
     float(np.mean(longer == 1)),
     float(np.mean(longer == 0.5)),
-    *baselines,
-    difference(outcomes, better, index, weights),
+    *against_length(outcomes, longer, index, weights),
     *by_length,
     spearman_reward_length=spearman(rewards.ravel(), lengths.ravel(), np.tile(index, 2)),
     spearman_margin_length_difference=spearman(rewards[0] - rewards[1], lengths[0] - lengths[1], index),

@@ -14,8 +14,9 @@ from ..data.records import Comparison, Rated, rated_names, weighted
 from ..rendering import Conversation
 from ..results import Number
 from ..terminal import log, progress
-from .inputs import Diagnostic, diagnosed, nothing_fits, output_row, prompt_keys
+from .inputs import Diagnostic, answer_length, diagnosed, nothing_fits, output_row, prompt_keys
 from .intervals import Estimate, Z, accuracy, correlated, difference, floats, jackknife, pearson, spearman
+from .pair_measures import against_length
 from .pairs import LEVEL, holm
 from .probes import ProbeSummary, ScoreAnswers, probe_pairs
 
@@ -29,7 +30,13 @@ class AttributeSummary:
   pearson: Estimate | None
   spearman: Estimate | None
   pair_accuracy: Estimate | None
-  """Of answers to one prompt with different ratings; each prompt counts once."""
+  """Of answers to one prompt with different ratings: mean over prompts."""
+  micro_accuracy: Estimate | None = None
+  """Of these: mean over pairs, without weights."""
+  baseline_longer: Estimate | None = None
+  """`pair_accuracy` of always the longer answer."""
+  gain_over_baseline: Estimate | None = None
+  """`pair_accuracy` minus the better of this and the shorter, paired."""
   rmse: Estimate | None = None
   """Of the head of that name, as the next ones."""
   rmse_of_mean: Number = None
@@ -140,17 +147,17 @@ def evaluate_ratings(model: RewardModel, answers: Sequence[Rated]) -> RatingEval
     summed = {name: weight for name, weight in weights if weight}
     columns.setdefault("reward", (values[0], floats([weighted(one, summed) for one in given])))
   keys = np.array(prompt_keys(answers))
-  found = {name: _summary(*own, keys, in_units=name in heads) for name, own in columns.items()}
+  lengths = floats([answer_length(one.completion) for one in answers])
+  found = {name: _summary(*own, keys, lengths, in_units=name in heads) for name, own in columns.items()}
   summary = RatingSummary(scored, len(answers) - scored, found)
   return RatingEvaluation(summary, answers, numbers, tuple(model.attributes), columns, keys)
 
 
-def _summary(x: np.ndarray, y: np.ndarray, keys: np.ndarray, *, in_units: bool) -> AttributeSummary:
-  kept = np.isfinite(x + y)
-  outcomes = _pair_outcomes(x, y, keys)
-  x, y, keys = x[kept], y[kept], keys[kept]
-  pairs = accuracy(*outcomes) if len(outcomes[0]) else None
-  found = AttributeSummary(len(x), pearson(x, y, keys), spearman(x, y, keys), pairs)
+def _summary(*columns: np.ndarray, in_units: bool) -> AttributeSummary:
+  """columns: predictions, ratings, keys and lengths [answers]."""
+  kept = np.isfinite(columns[0] + columns[1])
+  x, y, keys, lengths = (one[kept] for one in columns)
+  found = AttributeSummary(len(x), pearson(x, y, keys), spearman(x, y, keys), *_ranked(x, y, keys, lengths))
   if not (in_units and len(x)):
     return found
   u, v, ones = x - x.mean(), y - y.mean(), np.ones(len(x))
@@ -161,6 +168,14 @@ def _summary(x: np.ndarray, y: np.ndarray, keys: np.ndarray, *, in_units: bool) 
   ends = ("value", "low", "high")
   rmse = replace(log, **{end: float(np.exp(getattr(log, end))) if errors.any() else 0.0 for end in ends})
   return replace(found, rmse=rmse, rmse_of_mean=float(y.std()), bias=float(np.mean(x - y)), slope=slope)
+
+
+def _ranked(x: np.ndarray, y: np.ndarray, keys: np.ndarray, lengths: np.ndarray) -> list[Estimate | None]:
+  right, owners, weights = _pair_outcomes(x, y, keys)
+  if not right:
+    return [None]
+  longer, _, gain = against_length(right, floats(_pair_outcomes(lengths, y, keys)[0]), owners, weights)
+  return [accuracy(right, owners, weights), accuracy(right, owners), longer, gain]
 
 
 def _slope(sums: np.ndarray) -> np.ndarray:
@@ -197,6 +212,12 @@ def _compared(a: np.ndarray, b: np.ndarray, y: np.ndarray, keys: np.ndarray) -> 
 
 
 RATING_DIAGNOSTICS = (
+  Diagnostic(
+    lambda s: s.gain_over_baseline is not None and s.gain_over_baseline.low <= 0,
+    "pair accuracy {pair_accuracy:.3f} is not shown to be above the better length baseline (longer "
+    "{baseline_longer.value:.3f}): gain {gain_over_baseline:+.3f}",
+    "evaluate on more prompts, or train on answers whose length says less",
+  ),
   Diagnostic(
     lambda s: s.rmse is not None and s.rmse.low > s.rmse_of_mean,
     "rmse {rmse:.3f} is above the {rmse_of_mean:.3f} of always predicting the mean rating",

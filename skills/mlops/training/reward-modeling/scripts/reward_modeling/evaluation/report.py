@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import DataError, UsageError
 from ..outputs import check_output_file, write_whole
@@ -14,7 +14,7 @@ from ..terminal import log, warn
 from .intervals import Estimate
 from .pairs import PAIR_DIAGNOSTICS, PairEvaluation
 from .probes import ProbeSummary, by_verdict
-from .ratings import RatingEvaluation
+from .ratings import AttributeSummary, RatingEvaluation
 from .report_page import END, card, page
 from .results import (
   EVALUATIONS,
@@ -37,6 +37,15 @@ STRONG = 0.5
 """Correlation with ratings from which on a reward says how an answer was rated: a quarter of their variance."""
 EXAMPLES = 3
 """Pairs that are quoted."""
+
+
+class HeldOut(Protocol):
+  """Settings of a training."""
+
+  dataset_name: Sequence[str]
+  eval_dataset_name: Sequence[str] | None
+  dataset_test_split: str | None
+  val_set_size: float
 
 
 class Folder:
@@ -70,10 +79,13 @@ class Folder:
       write_whole(file, [text])
     log(f"report: {self.files[1]}")
 
-  def add_held_out(self, found: PairEvaluation | RatingEvaluation | StepEvaluation, **said) -> None:
+  def add_held_out(
+    self, found: PairEvaluation | RatingEvaluation | StepEvaluation, settings: HeldOut, folds: int | None, **said
+  ) -> None:
     """What training found on its held-out rows. said: what an evaluation says of its data."""
     kind, _, diagnose = EVALUATIONS[type(found)]
-    part = kind(**vars(found.summary), **said, diagnostics=diagnose(found.summary), output=None)
+    said |= {"dataset": evaluated_on(settings, folds), "diagnostics": diagnose(found.summary), "output": None}
+    part = kind(**vars(found.summary), **said)
     self.add(part, worst(found.rows()) if kind is PairReport else None)
 
   def _parts(self) -> Parts:
@@ -86,6 +98,15 @@ class Folder:
     except ValidationError as error:
       hint = "remove it, and evaluate again"
       raise DataError("it is of another version", where=self.files[0], hint=hint) from error
+
+
+def evaluated_on(settings: HeldOut, folds: int | None = None) -> list[str]:
+  """What the held-out rows of a training are."""
+  split, others = settings.dataset_test_split, settings.eval_dataset_name
+  if split or others:
+    return [f"{name} (split {split})" if split else name for name in others or settings.dataset_name]
+  how = f"--folds {folds}" if folds else f"--val_set_size {settings.val_set_size:g}"
+  return [f"{name} (held out by {how})" for name in settings.dataset_name]
 
 
 def worst(rows: Sequence[Mapping[str, Any]]) -> Quotes:
@@ -160,13 +181,26 @@ def _ranking(pairs: PairReport | None) -> str:
 
 
 def _ranking_of(report: RatingReport) -> str:
-  found = {name: one.pair_accuracy for name, one in report.attributes.items() if one.pair_accuracy}
+  found = {name: one for name, one in report.attributes.items() if one.pair_accuracy}
   if not found:
     return "Not measured: no prompt has answers with different ratings."
-  answers = set(map(_shown, found.values()))
+  answers = set(map(_shown_of, found.values()))
   answer = answers.pop() if len(answers) == 1 else "In part" if "Yes" in answers else "No"
-  told = ", ".join(f"{name} on {one.value:.1%} of {one.n} pairs" for name, one in found.items())
-  return f"{answer}: it prefers the answer rated higher by {told} of a prompt; chance is 50%. Length was not looked at."
+  told = ", ".join(map(_told_of, found, found.values()))
+  return f"{answer}: it prefers the answer to a prompt that is rated higher by {told}; chance is 50%."
+
+
+def _shown_of(one: AttributeSummary) -> str:
+  """Not where length alone may do as well."""
+  shown, gain = _shown(one.pair_accuracy), one.gain_over_baseline
+  return "Not shown" if shown == "Yes" and gain and gain.low <= 0 else shown
+
+
+def _told_of(name: str, one: AttributeSummary) -> str:
+  right, each, longer = one.pair_accuracy, one.micro_accuracy, one.baseline_longer
+  share = f"{each.value:.1%} of their {each.n} pairs" if each else f"{right.n} pairs"
+  length = f"; always the longer one: {longer.value:.1%}" if longer else ""
+  return f"{name} on {right.value:.1%}, the mean over {right.groups} prompts ({share}{length})"
 
 
 def _finds(steps: StepReport) -> str:

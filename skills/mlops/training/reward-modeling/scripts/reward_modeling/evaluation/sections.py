@@ -64,8 +64,8 @@ def sections_of(part: EvaluationOutput) -> Iterable[Section]:
 
 
 def _beside(title: str, columns: Mapping[str, Mapping[str, Cell]], *texts: str) -> Section:
-  """A column for each model or baseline, a row for each number of the first of them."""
-  rows = [[spelled(key), *(of.get(key) for of in columns.values())] for key in next(iter(columns.values()))]
+  """A column for each model, baseline or attribute, a row for each number of the first of them."""
+  rows = [[spelled(key), *(of.get(key) for of in columns.values())] for key in next(iter(columns.values()), ())]
   return Section(title, ["", *columns], rows, texts)
 
 
@@ -171,7 +171,7 @@ def _steps(report: StepReport) -> Iterator[Section]:
   at = ", ".join(f"{threshold:.4f}" for threshold in report.threshold.values)
   said = (
     f"{report.n_steps} labeled steps ({report.wrong_steps} wrong) of {report.n_solutions} solutions "
-    f"({report.erroneous_solutions} with an error), {report.n_prompts} prompts.",
+    f"({report.erroneous_solutions} with an error), {report.n_prompts} prompts: {', '.join(report.dataset)}.",
     f"Threshold {at}: {report.threshold.chosen_on}.",
   )
   scorers = {"the model": report} | {spelled(name): one for name, one in report.baselines.items()}
@@ -199,16 +199,13 @@ def _benchmark(result: BenchmarkResult) -> Section:
 
 
 def _ratings(report: RatingReport) -> Iterator[Section]:
-  columns = ["attribute", "n", "Pearson", "Spearman", "pairs of a prompt", "RMSE", "RMSE of the mean", "bias", "slope"]
   other = report.comparison
   for model, part in ((report.model, report), *([(other.model, other.other)] if other else ())):
-    rows = [[name, *vars(one).values()] for name, one in part.attributes.items()]
     said = f"{part.n_answers} rated answers: {', '.join(report.dataset)}."
-    yield Section(f"Ratings: {model}", columns, rows, [said])
+    yield _beside(f"Ratings: {model}", {name: vars(one) for name, one in part.attributes.items()}, said)
   if other:
-    rows = [[name, *vars(one).values()] for name, one in other.attributes.items()]
-    columns = ["attribute", "Pearson, A - B", "p, corrected", "pairs of a prompt, A - B"]
-    yield Section("Two models", columns, rows, [f"A: {report.model}. B: {other.model}. {other.verdict}."])
+    said = f"A: {report.model}. B: {other.model}. {other.verdict}."
+    yield _beside("Two models, A - B", {name: vars(one) for name, one in other.attributes.items()}, said)
   yield from _probed(report, report.model, other and other.model)
 
 

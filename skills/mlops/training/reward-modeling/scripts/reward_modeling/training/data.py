@@ -23,6 +23,7 @@ from .settings import DataSettings, Settings
 
 CHUNK = 1024
 FEW = 20
+MANY_DROPPED = 0.05
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,19 @@ def settle_refused(refused: list[tuple[int, DataError]], total: int, lost: str, 
     hint = f"leave such rows out with --audit drop, or fix them: {error.hint}"
     raise DataError(error.message, where=error.where, hint=hint)
   warn(f"left out {lost}: {error.message}")
+
+
+def not_learned(counts: dict[str, int], called: str, renderer: BaseRenderer) -> list[str]:
+  """Warns of what is over the longest length. Returns these sentences where it is much."""
+  many = []
+  for key, lost in counts.items():
+    name, counted, _ = key.partition("dropped_over_length")
+    if counted and lost:
+      total = counts[name := name.rstrip("_") or called]
+      said = f"{lost} of {total} {name} ({lost / total:.1%}) are not learned from: {renderer.over_length()}"
+      warn(said)
+      many += [said] * (lost > MANY_DROPPED * total)
+  return many
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -127,13 +127,14 @@ class Pairs(Learner, WinnerSettings):
     return render_comparisons(records, renderer, called=called, drop_refused=drop)
 
   def found(self, rows: Rows, renderer: Renderer) -> dict[str, Any]:
-    counts, limit, how = rows.counts, renderer.max_length, f"--overlong {renderer.overlong}"
+    counts, limit = rows.counts, renderer.max_length
     log(f"rendered: {listed(counts)}; longest allowed {limit} tokens, {listed(renderer.counts)}")
-    if dropped := counts["dropped_over_length"]:
-      warn(f"{dropped} of {counts['pairs']} pairs are left out: over {limit} tokens, with {how}")
-    sides, cut = 2 * counts["pairs_used"], counts["truncated_sides"]
-    if 10 * cut > sides:
-      warn(f"{cut} of {sides} sides are cut to {limit} tokens, by {how}: what is cut is not learned")
+    used, cut, name = counts.get("answers_used", 0), counts.get("truncated", 0), "answers"
+    if "pairs_used" in counts:
+      used, cut, name = 2 * counts["pairs_used"], counts["truncated_sides"], "sides"
+    if 10 * cut > used:
+      how = f"--overlong {renderer.overlong}"
+      warn(f"{cut} of {used} {name} are cut to {limit} tokens, by {how}: what is cut is not learned")
     return {}
 
   def fit(

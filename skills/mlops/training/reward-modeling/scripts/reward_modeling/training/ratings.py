@@ -18,7 +18,7 @@ from ..data.records import Rated, check_attributes, comparisons, rated_answers, 
 from ..errors import DataError
 from ..evaluation.inputs import TOO_LONG
 from ..rendering import Conversation, Renderer
-from ..terminal import listed, log
+from ..terminal import log
 from .data import CHUNK, Data, Rows, read_data, settle_refused
 from .objectives import OBJECTIVES
 from .pairs import Pairs
@@ -135,10 +135,6 @@ class Ratings(Pairs):
         targets = [[one.ratings.get(head.name) for head in self.heads] for one, _ in own]
         rows.append({"sequences": [ids for _, ids in own], "targets": targets})
     return rows
-
-  def found(self, rows: Rows, renderer: Renderer) -> dict[str, Any]:
-    log(f"rendered: {listed(rows.counts)}; longest allowed {renderer.max_length} tokens")
-    return {}
 
   def _trainer(self) -> tuple[type, dict[str, Any]]:
     from .outcome import RatingTrainer

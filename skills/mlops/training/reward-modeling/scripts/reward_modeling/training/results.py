@@ -45,6 +45,8 @@ class ModelRun(Result):
   """Rows by why they are not trained on."""
   left_out: int
   """Rows with errors, under --audit drop."""
+  diagnostics: list[str]
+  """Where more than 5 % is over --max_length."""
   step_separator: str | None = None
   labels_shown: list[list[ShownLabel]] | None = None
 

@@ -23,7 +23,7 @@ from ..output_folder import checkpoints as checkpoints_in
 from ..outputs import write_whole
 from ..terminal import listed, log
 from . import configuration
-from .data import Learner
+from .data import Learner, not_learned
 from .results import Fold, ModelOutput, PlannedModel, RewardStatistics, TrainedModel
 from .settings import EVALUATE_ON, Settings
 
@@ -47,7 +47,7 @@ def train(kind: Learner, settings: Settings, fields: Mapping[str, object]) -> Mo
   drop = settings.drop_refused
   rows = kind.render(data.train, renderer, drop)
   found = kind.found(rows, renderer)
-  renderer.warn_of_losses(only=(*OF_TEXTS, "steps_dropped"))
+  renderer.warn_of_losses(only=OF_TEXTS)
   eval_rows = kind.render(data.held_out, renderer, drop, held_out=True) if data.held_out else None
   held_out = eval_rows.records if eval_rows and drop else data.held_out
   config, reason = _config(kind, settings, fields, loaded.model.num_parameters(), bool(eval_rows))
@@ -59,6 +59,7 @@ def train(kind: Learner, settings: Settings, fields: Mapping[str, object]) -> Mo
     "counts": rows.counts | {f"{data.called}_held_out": len(held_out)},
     "audit": data.findings,
     "set_aside": data.set_aside,
+    "diagnostics": not_learned(rows.counts, data.called, renderer),
     "left_out": data.left_out + rows.counts.get("dropped_refused", 0),
     **found,
   }
@@ -84,8 +85,8 @@ def train(kind: Learner, settings: Settings, fields: Mapping[str, object]) -> Mo
   for journal in output_dir.glob(".folds-*"):
     journal.unlink()
   if report and evaluation:
-    said = {"dataset": settings.dataset_name, "format": data.format, "set_aside": data.set_aside}
-    report.add_held_out(evaluation, model=str(output_dir), **said)
+    said = {"model": str(output_dir), "format": data.format, "set_aside": data.set_aside}
+    report.add_held_out(evaluation, settings, kind.folds, **said)
   return TrainedModel(**result, **made, resumed_from=resume)
 
 
