@@ -70,6 +70,20 @@ def test_prompts_that_the_model_was_trained_on_are_counted(tiny, tmp_path):
     ]
     others = run_main("evaluate.py", "--model_name_or_path", out, "--dataset_name", files[2]).json["diagnostics"]
     assert not any("was trained on" in line for line in others)
+  words = ("--model_name_or_path", base, "--dataset_name", write_jsonl(tmp_path / "bare.jsonl", without_prompts(8)))
+  trained = run_main(
+    *("train.py", *words, "--output_dir", tmp_path / "bare", "--val_set_size", "0", "--max_steps", "1"),
+    *("--text_format", "rendered", "--save_strategy", "no"),
+  )
+  assert trained.returncode == 0, trained.stderr
+  bare = write_jsonl(tmp_path / "others.jsonl", without_prompts(16)[8:])
+  said = run_main("evaluate.py", "--model_name_or_path", tmp_path / "bare", "--dataset_name", bare).json["diagnostics"]
+  assert not any("was trained on" in line for line in said), "rows without a prompt share none"
+  said = run_main(
+    "evaluate.py", "--model_name_or_path", tmp_path / "bare", "--dataset_name", asked, "--compare", runs[1]
+  )
+  (line,) = [line for line in said.json["diagnostics"] if "was trained on" in line]
+  assert line.startswith(f"{runs[1]}: the model was trained on 16 of the 24 prompts")
   # Of a checkpoint the run says it; a run that begins in the folder forgets what the model before was trained on.
   checkpoint = runs[1] / "checkpoint-1"
   checkpoint.mkdir()
@@ -78,6 +92,10 @@ def test_prompts_that_the_model_was_trained_on_are_counted(tiny, tmp_path):
   assert not inputs.trained_prompts(str(runs[1]))
   (runs[0] / output_folder.RECORD).unlink()
   assert output_folder.foreign_files(runs[0]) == [], "a model without the record of its run may be replaced"
+
+
+def without_prompts(n):
+  return [{"prompt": "", "chosen": f"thank you {i}", "rejected": f"no {i}"} for i in range(n)]
 
 
 def test_length_baseline_agrees_with_a_count(judged, pairs_file):

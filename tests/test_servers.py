@@ -149,6 +149,27 @@ def test_flags_that_mean_nothing_are_refused(flags, told):
   assert done.returncode == 2 and told in done.stderr, done.stderr
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "localhost", "0.0.0.0"])
+def test_a_server_of_this_machine_is_not_asked_by_way_of_a_proxy(address, model, monkeypatch):
+  from reward_modeling.remote import ServerRewards
+
+  for name in ("http_proxy", "all_proxy"):
+    monkeypatch.setenv(name, "http://127.0.0.1:9")
+  for name in ("no_proxy", "NO_PROXY"):
+    monkeypatch.delenv(name, raising=False)
+  with served(Fake(model, "ours")) as url:
+    found = ServerRewards(url.replace("127.0.0.1", address))(prompts=["hello"], completions=["yes"])
+  assert found == pytest.approx(model.score(["hello"], ["yes"]), abs=1e-5)
+
+
+def test_a_threshold_for_a_server_that_scores_no_steps_is_refused(model, rows, tmp_path):
+  out = tmp_path / "out.jsonl"
+  with served(Fake(model, "ours")) as url:
+    done = run_script("score.py", "--server", url, "--input", rows, "--threshold", "0.5", "--output", out)
+  assert done.returncode == 2 and "--threshold is for one process reward model" in done.stderr
+  assert not out.exists()
+
+
 def test_servers_are_a_reward_function_of_trl(model):
   from reward_modeling.remote import ServerRewards
 
@@ -184,6 +205,8 @@ def test_serve_py_gives_the_rows_that_this_process_gives(folder, toy_process_mod
     url = "http://{}:{}".format(*client.address)
     done = run_script("score.py", *flags, "--server", url)
     checked = run_script("score.py", *flags, "--check_server", url)
+    flagged = run_script("score.py", *flags, "--server", url, "--threshold", "0.5")
+  assert {row["first_flagged"] for row in flagged.json["rows"]} <= {-1, 0, 1}, flagged.stderr
   alone = run_script("score.py", *flags).json
   for one, other in zip(done.json["rows"], alone["rows"], strict=True):
     assert one.pop("step_rewards") == pytest.approx(other.pop("step_rewards"), abs=1e-5)

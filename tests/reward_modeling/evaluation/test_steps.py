@@ -81,6 +81,14 @@ def test_the_threshold_for_others_is_the_best_on_all():
   best = steps.evaluate_steps(scorer, rows).summary.threshold.best
   data = steps.labeled_steps(rows, [[0.9 if label else 0.7 for label in row.labels] for row in rows])
   assert best == pytest.approx(steps.choose_threshold(data)[0]) == pytest.approx(0.8)
+  right, wrong = (
+    [row for row, low in zip(rows, map(min, (row.labels for row in rows)), strict=True) if low == one] for one in (1, 0)
+  )
+  half = dict(zip(map(id, rows), steps.halves(rows), strict=True))
+  few = [*[row for row in right if half[id(row)]][:4], *[row for row in wrong if not half[id(row)]][:3]]
+  assert len(few) == 7
+  found = steps.evaluate_steps(scorer, few).summary.threshold
+  assert found.best == pytest.approx(0.8) and found.chosen_on.startswith("fixed"), "each half lacks a kind"
 
 
 def test_no_solution_sees_its_own_threshold():

@@ -1,5 +1,6 @@
 """Runs of reinforcement learning: the picture and the page of one, from its log."""
 
+import math
 import random
 import sys
 from types import SimpleNamespace
@@ -104,6 +105,8 @@ def test_a_trend_is_a_slope_of_more_than_two_standard_errors():
       found.append(has_trend(rewards))
   assert {*found} == {True, False}
   assert not any(map(has_trend, ([], [1.0], [1.0, 2.0], [1.0] * 9)))
+  assert not any(map(has_trend, ([0.0, 0.0, 1e-200], [None] * 9, [1e308, -1e308, 1e308], [math.inf, 1.0, 2.0])))
+  assert has_trend([0.0, None, 2.0, 3.0, None, 5.0]), "a step without a reward has no place on the line"
 
 
 def test_a_run_that_learned_nothing_is_told_by_kl_and_trend_together():

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from itertools import chain, count, groupby
 from typing import TYPE_CHECKING
 
@@ -118,7 +119,7 @@ class ServerRewards:
     self.ask = ask or self.api.ask
     head = {"Authorization": f"Bearer {key}"} if key else {}
     # A proxy of the environment cannot reach this machine's own addresses.
-    own = dict.fromkeys(("all://127.0.0.1", "all://localhost", "all://[::1]"))
+    own = dict.fromkeys(f"all://{host}" for host in ("127.0.0.1", "localhost", "[::1]", "[::]", IPv4Address(0)))
     try:
       self._client = httpx2.Client(timeout=PATIENCE, headers=head, mounts=own)
     except (ImportError, OSError, ValueError) as error:

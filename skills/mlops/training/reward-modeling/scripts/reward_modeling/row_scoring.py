@@ -31,6 +31,7 @@ from .scoring import Ranked, RewardModel, as_messages, ranked
 from .terminal import is_first_process, log, progress, table, warn
 
 SHOWN_PROMPTS = 5
+NO_STEPS = "--threshold is for one process reward model, which scores steps"
 Columns = list[dict[str, object]]
 """Of each completion: {"steps", "step_rewards"}, {"attributes"} or {}."""
 ScoredRanking = tuple[Ranking, list[float | None], Columns]
@@ -84,7 +85,7 @@ def score(settings: ScoreSettings) -> ScoringResult | None:
 
 def _flags_under(settings: ScoreSettings, model: Model) -> float | None:
   if settings.threshold is not None and not (settings.server or isinstance(model, ProcessRewardModel)):
-    raise UsageError("--threshold is for one process reward model, which scores steps", hint="leave it out")
+    raise UsageError(NO_STEPS, hint="leave it out")
   return getattr(model, "saved_threshold", None) if settings.threshold is None else settings.threshold
 
 
@@ -237,7 +238,9 @@ class RowSummary:
       self.counts.update(prompts=1, completions=len(scores), not_scored=lost, prompts_with_unscored=min(lost, 1))
       self.counts.update(steps=len(steps), steps_not_scored=steps.count(None))
       for own in columns if self.threshold is not None else ():
-        own["first_flagged"] = place = _first_flagged(own.get("step_rewards"), self.threshold)
+        if "step_rewards" not in own:  # of a server's
+          raise UsageError(NO_STEPS, hint="leave it out")
+        own["first_flagged"] = place = _first_flagged(own["step_rewards"], self.threshold)
         self.counts["solutions_flagged"] += place not in (None, NO_ERROR)
       self.total += sum(score for score in scores if score is not None)
       if lost:

@@ -1,5 +1,6 @@
 """Means, differences and rank correlations with 95 % intervals. Arrays [n]: a value an observation."""
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -248,6 +249,10 @@ def t_quantile(degrees: int) -> float:
   return float(special.stdtrit(degrees, 0.975)) if degrees > 0 else math.inf
 
 
-def has_trend(values: Sequence[float]) -> bool:
-  """Whether the slope of a series is more than two standard errors from 0."""
-  return len({*values}) > 1 and correlation(range(len(values)), values) ** 2 > 4 / (len(values) + 2)
+def has_trend(values: Sequence[float | None]) -> bool:
+  """Whether the slope of a series, without its None, is more than two standard errors from 0."""
+  steps = [step for step, value in enumerate(values) if value is not None]
+  known = [values[step] for step in steps]
+  with contextlib.suppress(ValueError, OverflowError):  # what is too small or too large to square
+    return len({*known}) > 1 and correlation(steps, known) ** 2 > 4 / (len(known) + 2)
+  return False

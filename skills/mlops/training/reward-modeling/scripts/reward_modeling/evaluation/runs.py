@@ -184,7 +184,8 @@ def _of_models(
     _, other, other_probes = evaluated(settings.compare)
     said = found.compared(other, tuple(names), settings.subset_column)
     comparison = compared(**said, model=settings.compare, other=other.summary, probes=other_probes)
-    others = [f"{settings.compare}: {one}" for one in diagnose_probes(other_probes)]
+    said_of_other = *told_if_trained_on(settings.compare, records.rows), *diagnose_probes(other_probes)
+    others = [f"{settings.compare}: {one}" for one in said_of_other]
   said = _evaluated(settings, records, how, [*diagnose(found.summary), *diagnose_probes(probes), *others])
   return kind(**said, **vars(found.summary), comparison=comparison, probes=probes), found.rows(other)
 

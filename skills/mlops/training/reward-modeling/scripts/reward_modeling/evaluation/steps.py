@@ -288,10 +288,11 @@ def evaluate_steps(
   elif threshold_data is not None:
     others = threshold_data, score_steps(model, threshold_data)
     chosen_on = f"{len(threshold_data)} solutions of other data"
+  if threshold is None and not others:
+    with contextlib.suppress(DataError):
+      best, _ = choose_threshold(data)
   try:
     thresholds = _thresholds(data, half, threshold, others)
-    if threshold is None and not others:
-      best, _ = choose_threshold(data)
   except DataError:
     if others:
       raise

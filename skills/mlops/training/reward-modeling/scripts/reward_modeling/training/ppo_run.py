@@ -79,21 +79,25 @@ class PPORun:
   def make(self, policy: Policy, prompts: Sequence[Prompt], rewards: PolicyRewards, lora: LoraConfig | None) -> str:
     settings, course = self.settings, self.course
     rate, note = configuration.policy_rate("ppo", policy.model.num_parameters(), settings.use_peft)
-    if course.learning_rate is None:
-      log(f"setting: {note}")
-      course = replace(course, learning_rate=rate)
-    course = replace(
-      course,
-      response_length=self.length,
-      total_episodes=course.total_episodes or max(1, round(settings.num_train_epochs * len(prompts))),
-      value_learning_rate=course.value_learning_rate or course.learning_rate,
-    )
     self.value_model = settings.value_model
     if settings.value_model == "reward":
       if not settings.reward_model_path:
         raise UsageError("--value_model reward needs --reward_model_path")
       self.value_model = settings.reward_model_path[0]
     actor = actor_critic(policy, self.value_model, course.temperature, lora)
+    value_rate = course.value_learning_rate or course.learning_rate or rate
+    if course.learning_rate is None:
+      log(f"setting: {note}")
+      if course.value_learning_rate is None and settings.value_model not in ("policy", "shared"):
+        value_rate, note = configuration.policy_rate("ppo", actor.trunk.num_parameters(), settings.use_peft)
+        log(f"setting: value_{note}")
+    course = replace(
+      course,
+      learning_rate=course.learning_rate or rate,
+      response_length=self.length,
+      total_episodes=course.total_episodes or max(1, round(settings.num_train_epochs * len(prompts))),
+      value_learning_rate=value_rate,
+    )
     if settings.gradient_checkpointing:
       for model in filter(None, (actor.policy, actor.trunk)):
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

@@ -253,7 +253,9 @@ class PPOSettings(BatchSettings):
 
   group: ClassVar = "PPO"
   learning_rate: float | None = flag(None, "of the policy (3e-6, ten times that with LoRA; 3e-4 under 10M parameters)")
-  value_learning_rate: float | None = flag(None, "of the value model (that of the policy)")
+  value_learning_rate: float | None = flag(
+    None, "of the value model (that of the policy; where none is given, by its own size)"
+  )
   lr_scheduler_type: str = flag("linear", "", choices=("linear", "cosine", "constant", "constant_with_warmup"))
   warmup_steps: int = flag(0, "updates", type=whole_number)
   weight_decay: float = flag(0.0, "", type=non_negative_number)

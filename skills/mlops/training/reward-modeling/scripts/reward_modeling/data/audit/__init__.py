@@ -68,9 +68,10 @@ def about_attributes(ranges: dict[str, list[float]]) -> Iterator[Finding]:
 
 
 def prompt_digests(records: Iterable[Record]) -> frozenset[bytes]:
-  """Blind to case and whitespace."""
+  """Blind to case and whitespace. Of prompts without text, which would all be one, there are none."""
   memo: dict[int, bytes] = {}
-  return frozenset(digest(record.prompt, memo, as_asked) for record in records)
+  asked = (one.prompt for one in records if any(as_asked(message["content"]) for message in one.prompt))
+  return frozenset(digest(prompt, memo, as_asked) for prompt in asked)
 
 
 def unreadable(records: Records, read: int | None = None) -> list[Finding]:
