@@ -26,6 +26,19 @@ SETTINGS = (
 )
 
 
+def pairs_of(rows: list[dict], attribute: str) -> list[dict]:
+  """Of the two answers to each question, where both ratings are there and differ. The sandbox asks its questions many times: made by
+  `--attribute_weights` all answers to one would be a ranking, and a batch would hold fewer questions.
+  """
+  made = []
+  for one, other in zip(rows[::2], rows[1::2], strict=True):
+    ratings = [answer["ratings"][attribute] for answer in (one, other)]
+    if None not in ratings and ratings[0] != ratings[1]:
+      chosen, rejected = (one, other) if ratings[0] > ratings[1] else (other, one)
+      made.append({"prompt": one["prompt"], "chosen": chosen["completion"], "rejected": rejected["completion"]})
+  return made
+
+
 def trained(model: Path, out: Path, *flags: object) -> dict:
   from conftest import run_main
 
@@ -49,8 +62,8 @@ def of_seed(folder: Path, seed: int, objectives: list[str], ratings_only: bool) 
   weights = [f"{name}={weight}" for name, weight in attribute_world.WEIGHTS.items()]
   start, rate = time.process_time(), "3e-3"
   if not ratings_only:
-    pairs = ("--dataset_name", write_jsonl(folder / "all.jsonl", rows), "--attribute_weights", "correctness=1")
-    trained(base, folder / "pairs", *pairs, "--learning_rate", "1.5e-3", "--seed", seed)
+    pairs = write_jsonl(folder / "pairs.jsonl", pairs_of(rows, "correctness"))
+    trained(base, folder / "pairs", "--dataset_name", pairs, "--learning_rate", "1.5e-3", "--seed", seed)
     base, rows, rate = folder / "pairs", rows[: 2 * RATED], "1.5e-3"
   spent, train = time.process_time() - start, write_jsonl(folder / "train.jsonl", rows)
   for objective in objectives:
