@@ -610,7 +610,7 @@ BAD_RATINGS = {
     "regression",
     [GOOD | {"rating": "4/5"}, GOOD | {"rating": "80%"}],
     3,
-    "`score` is text (4/5), not a number",
+    "`rating` is text (4/5), not a number",
     1,
   ),
   "a later label": (
