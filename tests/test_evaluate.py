@@ -88,6 +88,8 @@ def test_prompts_that_the_model_was_trained_on_are_counted(tiny, tmp_path):
   checkpoint = runs[1] / "checkpoint-1"
   checkpoint.mkdir()
   assert len(inputs.trained_prompts(str(checkpoint))) == 16
+  (checkpoint / output_folder.TRAINED_ON).write_text("0a\n")
+  assert inputs.trained_prompts(str(checkpoint)) == {"0a"}, "a model that is only called so"
   output_folder.start(runs[1], {}, resuming=False)
   assert not inputs.trained_prompts(str(runs[1]))
   (runs[0] / output_folder.RECORD).unlink()

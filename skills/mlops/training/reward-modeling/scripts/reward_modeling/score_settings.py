@@ -8,13 +8,21 @@ from pathlib import Path
 from typing import ClassVar
 
 from . import checkpoints, process
-from .cli import check_required, flag, fraction, utf8
+from .cli import check_required, flag, utf8
 from .ensemble import Rewards
 from .errors import UsageError
 from .process import ProcessRewardModel
 from .results import Number, Result
 from .scoring import RewardModel
-from .settings import FormatSettings, RewardsSettings, SamplingSettings, ScoringSettings, WinnerSettings, split_flag
+from .settings import (
+  FormatSettings,
+  RewardsSettings,
+  SamplingSettings,
+  ScoringSettings,
+  WinnerSettings,
+  split_flag,
+  threshold_flag,
+)
 
 SERVER_KINDS = ("ours", "vllm", "sglang", "tei", "infinity", "openrlhf", "llamafactory")
 Model = RewardModel | ProcessRewardModel | Rewards
@@ -83,12 +91,8 @@ class ScoreSettings(ModelsSettings, SamplingSettings, FormatSettings, WinnerSett
   )
   rank: bool = flag(False, "order each prompt's completions, best first; a row is a prompt: rows are not grouped")
   best_of: int | None = flag(None, "keep the best of each prompt's first N completions")
-  threshold: float | None = flag(
-    None,
-    "name the first step under this score, as `first_flagged` (that of the training run)",
-    group="process reward model",
-    type=fraction,
-    metavar="P",
+  threshold: float | None = threshold_flag(
+    "name the first step under this score, as `first_flagged` (that of the training run)", "process reward model"
   )
   output: str | None = flag(
     None, "JSONL file for the scored rows (they are printed in the JSON on stdout without it)", metavar="FILE"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .aggregation import AGGREGATIONS, DEFAULT_AGGREGATE
-from .cli import column_map, escaped, flag, non_negative_number, whole_number, winner_values
+from .cli import column_map, escaped, flag, fraction, non_negative_number, whole_number, winner_values
 from .ensemble import COMBINATIONS
 from .rendering import OVERLONG
 from .results import Row
@@ -78,6 +78,10 @@ def neutral_flag() -> Any:
 
 def rating_range_flag() -> Any:
   return flag(None, "lowest and highest rating that there can be: others are errors", group="data", metavar="X")
+
+
+def threshold_flag(what: str, group: str) -> Any:
+  return flag(None, what, group=group, type=fraction, metavar="P")
 
 
 def text_format_flag(*more: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.audit import prompt_digests
@@ -34,9 +35,11 @@ def prompt_keys(rows: Sequence[Comparison | Ranking | Solution]) -> list[str]:
 def trained_prompts(path: str) -> set[str]:
   """Hashes of 48 bits; none of a model that does not say on what it was trained."""
   folder = snapshot(path)
-  own = folder and (folder.parent if folder.name.startswith("checkpoint-") else folder)
-  file = own and own / TRAINED_ON
-  return set(file.read_text("utf-8", "replace").split()) if file and file.is_file() else set()
+  places = [folder] if folder else []
+  if folder and folder.name.startswith("checkpoint-"):
+    places.append(folder.parent)  # its run says it
+  file = next(filter(Path.is_file, (place / TRAINED_ON for place in places)), None)
+  return set(file.read_text("utf-8", "replace").split()) if file else set()
 
 
 def hashed_prompts(rows: Iterable[Comparison | Ranking | Solution]) -> set[str]:

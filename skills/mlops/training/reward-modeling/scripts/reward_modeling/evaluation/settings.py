@@ -6,9 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..cli import check_required, flag, fraction, positive_int
+from ..cli import check_required, flag, positive_int
 from ..errors import UsageError
-from ..settings import ReadingSettings, ScoringSettings, WinnerSettings, neutral_flag, rating_range_flag, split_flag
+from ..settings import (
+  ReadingSettings,
+  ScoringSettings,
+  WinnerSettings,
+  neutral_flag,
+  rating_range_flag,
+  split_flag,
+  threshold_flag,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +40,9 @@ class EvaluationSettings(ReadingSettings, WinnerSettings, ScoringSettings):
   )
   output: str | None = flag(None, "JSONL file with the rewards of every row, and with texts of pairs", metavar="FILE")
   overwrite: bool = flag(False, "replace --output, or what is in the way of --report, if it exists")
-  threshold: float | None = flag(
-    None,
+  threshold: float | None = threshold_flag(
     "a step is flagged as wrong under this score (chosen: each half of the prompts from the other half, where they suffice)",
-    group="step labels",
-    type=fraction,
-    metavar="P",
+    "step labels",
   )
   threshold_data: Sequence[str] | None = flag(
     None, "other solutions with step labels, to choose it on", group="step labels", metavar="DATA"

@@ -230,7 +230,7 @@ class GRPORun(TrainerCallback):
     if answered:
       found = concerns(*map(_per_answer, ends.values()), WARN_KL, "raise --beta", self.limit, rewards)
     prompts = self.config.generation_batch_size // self.config.num_generations
-    if prompts < FEW_PROMPTS:
+    if answered and prompts < FEW_PROMPTS:
       found.append(
         f"`beginning` is of {prompts} prompt(s) and `end` of others, which may differ by more than the policies: compare "
         "these on the same prompts (references/reinforcement-learning.md#before-and-after)"

@@ -126,12 +126,14 @@ class Pairs(Learner, WinnerSettings):
     called = "held-out pair" if held_out else "pair"
     return render_comparisons(records, renderer, called=called, drop_refused=drop)
 
+  def cut(self, counts: dict[str, int]) -> tuple[int, int, str]:
+    """How many texts are cut, of how many that are learned, and what they are."""
+    return counts["truncated_sides"], 2 * counts["pairs_used"], "sides"
+
   def found(self, rows: Rows, renderer: Renderer) -> dict[str, Any]:
     counts, limit = rows.counts, renderer.max_length
     log(f"rendered: {listed(counts)}; longest allowed {limit} tokens, {listed(renderer.counts)}")
-    used, cut, name = counts.get("answers_used", 0), counts.get("truncated", 0), "answers"
-    if "pairs_used" in counts:
-      used, cut, name = 2 * counts["pairs_used"], counts["truncated_sides"], "sides"
+    cut, used, name = self.cut(counts)
     if 10 * cut > used:
       how = f"--overlong {renderer.overlong}"
       warn(f"{cut} of {used} {name} are cut to {limit} tokens, by {how}: what is cut is not learned")

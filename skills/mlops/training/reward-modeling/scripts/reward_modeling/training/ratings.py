@@ -136,6 +136,9 @@ class Ratings(Pairs):
         rows.append({"sequences": [ids for _, ids in own], "targets": targets})
     return rows
 
+  def cut(self, counts: dict[str, int]) -> tuple[int, int, str]:
+    return counts["truncated"], counts["answers_used"], "answers"
+
   def _trainer(self) -> tuple[type, dict[str, Any]]:
     from .outcome import RatingTrainer
 

@@ -46,7 +46,7 @@ def _verdicts(trained: TrainedPolicy, rewards: Sequence[float]) -> Iterator[tupl
   if said:
     yield "Did it run to its end?", f"No: {said}."
   none = "Not by KL, length or answers that do not end. Only an evaluation by something else than this reward can tell."
-  yield "Was the reward gamed, or nothing learned?", " ".join(f"Probably: {one}." for one in trained.warnings) or none
+  yield "Is something wrong?", " ".join(f"Probably: {one}." for one in trained.warnings) or none
 
 
 def _sections(history: Sequence[_Entry], drawn: Sequence[Panel]) -> Iterator[Section]:
