@@ -68,7 +68,20 @@ def test_prompts_that_the_model_was_trained_on_are_counted(tiny, tmp_path):
     assert [line.split(" (")[0] for line in said if "trained on" in line] == [
       f"the model was trained on {seen} of the 24 prompts"
     ]
+    page = ("--report", tmp_path / f"report{seen}")
+    assert run_main("evaluate.py", "--model_name_or_path", out, "--dataset_name", asked, *page).returncode == 0
+    assert f"it was trained on {seen} of these. On these: " in (page[1] / "README.md").read_text()
     others = run_main("evaluate.py", "--model_name_or_path", out, "--dataset_name", files[2]).json["diagnostics"]
+    more = ("--dataset_name", files[2], "--eval_dataset_name", asked, "--output_dir", tmp_path / f"more{seen}")
+    dry = run_main("train.py", "--model_name_or_path", out, *more, "--dry_run")
+    assert [line.split(" (")[0] for line in dry.json["diagnostics"]] == [
+      f"the model was trained on {seen} of the 24 prompts"
+    ], "before it is trained further"
+    done = run_main("train.py", "--model_name_or_path", out, *more, "--max_steps", "1", "--save_strategy", "no")
+    by_evaluation = run_main("evaluate.py", "--model_name_or_path", more[-1], "--dataset_name", asked).json[
+      "diagnostics"
+    ]
+    assert done.json["diagnostics"][1:] == by_evaluation[1:] and len(by_evaluation) > 1
     assert not any("was trained on" in line for line in others)
   words = ("--model_name_or_path", base, "--dataset_name", write_jsonl(tmp_path / "bare.jsonl", without_prompts(8)))
   trained = run_main(

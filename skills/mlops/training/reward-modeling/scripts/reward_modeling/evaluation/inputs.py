@@ -46,13 +46,23 @@ def hashed_prompts(rows: Iterable[Comparison | Ranking | Solution]) -> set[str]:
   return {one[:6].hex() for one in prompt_digests(rows)}
 
 
-def told_if_trained_on(path: str, rows: Sequence[Comparison | Ranking | Solution]) -> list[str]:
+class Seen(NamedTuple):
+  """Of the prompts of an evaluation, those that the model was trained on."""
+
+  count: int
+  prompts: int
+
+  def told(self) -> list[str]:
+    if not self.count:
+      return []
+    what = f"the model was trained on {self.count} of the {self.prompts} prompts (but for case and whitespace)"
+    return [f"{what}: the numbers say little about new ones. Next: evaluate on prompts that were held out."]
+
+
+def seen_prompts(path: str, rows: Sequence[Comparison | Ranking | Solution]) -> Seen:
   known = trained_prompts(path)
   asked = hashed_prompts(rows) if known else ()
-  if not (seen := len(known.intersection(asked))):
-    return []
-  what = f"the model was trained on {seen} of the {len(asked)} prompts (but for case and whitespace)"
-  return [f"{what}: the numbers say little about new ones. Next: evaluate on prompts that were held out."]
+  return Seen(len(known.intersection(asked)), len(asked))
 
 
 def output_row(record: Comparison | Ranking | Rated | Solution, *texts: str, **found: object) -> dict[str, object]:

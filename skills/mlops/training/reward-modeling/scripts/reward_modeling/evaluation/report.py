@@ -18,6 +18,7 @@ from .ratings import AttributeSummary, RatingEvaluation
 from .report_page import END, card, page
 from .results import (
   EVALUATIONS,
+  Evaluated,
   EvaluationOutput,
   OverOptimizationReport,
   PairReport,
@@ -83,9 +84,8 @@ class Folder:
     self, found: PairEvaluation | RatingEvaluation | StepEvaluation, settings: HeldOut, folds: int | None, **said
   ) -> None:
     """What training found on its held-out rows. said: what an evaluation says of its data."""
-    kind, _, diagnose = EVALUATIONS[type(found)]
-    said |= {"dataset": evaluated_on(settings, folds), "diagnostics": diagnose(found.summary), "output": None}
-    part = kind(**vars(found.summary), **said)
+    kind, *_ = EVALUATIONS[type(found)]
+    part = kind(**vars(found.summary), **said, dataset=evaluated_on(settings, folds), output=None)
     self.add(part, worst(found.rows()) if kind is PairReport else None)
 
   def _parts(self) -> Parts:
@@ -132,12 +132,14 @@ def verdicts(parts: Parts) -> Iterator[tuple[str, str]]:
     if part.comparison:
       yield "Which of the two models is better?", f"{part.comparison.verdict}."
   if ratings:
-    yield "Does it rate answers as they were rated?", _rating(ratings)
+    yield "Does it rate answers as they were rated?", _of_new(ratings, _rating(ratings))
   if steps:
-    yield "Does it find wrong steps?", _finds(steps)
+    yield "Does it find wrong steps?", _of_new(steps, _finds(steps))
   if pairs or not steps:
-    yield "Does it rank answers to one prompt?", _ranking_of(ratings) if ratings and not pairs else _ranking(pairs)
-  yield "Is it good for best of n, and up to which n?", _best_of_n(parts.get(PoolReport))
+    ranks = _ranking_of(ratings) if ratings and not pairs else _ranking(pairs)
+    yield "Does it rank answers to one prompt?", _of_new(pairs or ratings, ranks)
+  pools = parts.get(PoolReport)
+  yield "Is it good for best of n, and up to which n?", _of_new(pools, _best_of_n(pools))
   probed = next((part for part in (pairs, ratings) if part and part.probes), None)
   probes = probed and probed.probes
   yield (
@@ -154,6 +156,12 @@ def verdicts(parts: Parts) -> Iterator[tuple[str, str]]:
     )
     answer = f"No: {off[0]}" if off else shown
     yield "Is sigmoid(difference of rewards) a probability?", f"{answer}; {found}."
+
+
+def _of_new(part: Evaluated | None, answer: str) -> str:
+  """What was found on prompts of the training says little of others."""
+  seen = part and part.prompts_trained_on
+  return f"Not shown on new prompts, since it was trained on {seen} of these. On these: {answer}" if seen else answer
 
 
 def _rating(report: RatingReport) -> str:

@@ -22,6 +22,8 @@ class Evaluated(Result):
   """Rows by why they are not evaluated, as labeled ties."""
   diagnostics: list[str]
   output: str | None
+  prompts_trained_on: int | None = None
+  """How many of the prompts the model was trained on, where any (but for case and whitespace)."""
   batches: str | None = None
   """How rows were computed, and why."""
   notes: list[str] | None = None

@@ -28,7 +28,7 @@ from ..results import to_json
 from ..scoring import RewardModel, Scorer
 from ..terminal import is_first_process, log
 from . import best_of_n, pairs, ratings, results, steps
-from .inputs import answer_length, output_row, score_answers, told_if_trained_on
+from .inputs import answer_length, output_row, score_answers, seen_prompts
 from .probes import ProbeSummary, diagnose_probes
 from .sections import sections_of
 from .settings import EvaluationSettings
@@ -99,12 +99,14 @@ def _loaded(settings: EvaluationSettings, path: str | None = None) -> Scorer:
 def _evaluated(
   settings: EvaluationSettings, records: Records, how: dict[str, object], diagnostics: list[str]
 ) -> dict[str, object]:
+  seen = seen_prompts(settings.model_name_or_path, records.rows)
   return {
     "model": settings.model_name_or_path,
     "dataset": settings.dataset_name,
     "format": records.format,
     "set_aside": records.set_aside,
-    "diagnostics": [*told_if_trained_on(settings.model_name_or_path, records.rows), *diagnostics],
+    "diagnostics": [*seen.told(), *diagnostics],
+    "prompts_trained_on": seen.count or None,
     "output": settings.output and str(Path(settings.output)),
     **how,
   }
@@ -184,7 +186,7 @@ def _of_models(
     _, other, other_probes = evaluated(settings.compare)
     said = found.compared(other, tuple(names), settings.subset_column)
     comparison = compared(**said, model=settings.compare, other=other.summary, probes=other_probes)
-    said_of_other = *told_if_trained_on(settings.compare, records.rows), *diagnose_probes(other_probes)
+    said_of_other = *seen_prompts(settings.compare, records.rows).told(), *diagnose_probes(other_probes)
     others = [f"{settings.compare}: {one}" for one in said_of_other]
   said = _evaluated(settings, records, how, [*diagnose(found.summary), *diagnose_probes(probes), *others])
   return kind(**said, **vars(found.summary), comparison=comparison, probes=probes), found.rows(other)
@@ -250,9 +252,9 @@ def report_benchmarks(settings: EvaluationSettings) -> tuple[results.BenchmarkRe
     found[name], own = run_benchmark(model, name, items, threshold)
     rows += own
     diagnostics += diagnose_benchmark(found[name])
-  diagnostics += told_if_trained_on(
+  diagnostics += seen_prompts(
     settings.model_name_or_path, [item for one in loaded.values() for item in one.items]
-  )
+  ).told()
   report = results.BenchmarkReport(
     model=settings.model_name_or_path,
     benchmarks=found,

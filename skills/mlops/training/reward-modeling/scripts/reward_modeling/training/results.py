@@ -46,7 +46,7 @@ class ModelRun(Result):
   left_out: int
   """Rows with errors, under --audit drop."""
   diagnostics: list[str]
-  """Where more than 5 % is over --max_length."""
+  """Where more than 5 % is over --max_length, held-out prompts were trained on, or the evaluation shows a fault."""
   step_separator: str | None = None
   labels_shown: list[list[ShownLabel]] | None = None
 

@@ -11,9 +11,10 @@ from .. import checkpoints
 from ..base_rendering import OF_TEXTS, BaseRenderer
 from ..data.records import Record
 from ..errors import UsageError
-from ..evaluation.inputs import hashed_prompts, trained_prompts
+from ..evaluation.inputs import Seen, hashed_prompts, seen_prompts, trained_prompts
 from ..evaluation.pairs import PairEvaluation
 from ..evaluation.ratings import RatingEvaluation
+from ..evaluation.results import EVALUATIONS
 from ..evaluation.steps import StepEvaluation
 from ..heads import head_name
 from ..hf import Arguments, Model
@@ -21,7 +22,7 @@ from ..lengths import longest_input, positions
 from ..output_folder import TRAINED_ON
 from ..output_folder import checkpoints as checkpoints_in
 from ..outputs import write_whole
-from ..terminal import listed, log
+from ..terminal import listed, log, warn
 from . import configuration
 from .data import Learner, not_learned
 from .results import Fold, ModelOutput, PlannedModel, RewardStatistics, TrainedModel
@@ -52,6 +53,7 @@ def train(kind: Learner, settings: Settings, fields: Mapping[str, object]) -> Mo
   held_out = eval_rows.records if eval_rows and drop else data.held_out
   config, reason = _config(kind, settings, fields, loaded.model.num_parameters(), bool(eval_rows))
   log(f"settings for {reason}: {listed(configuration.config_summary(config, fields))}")
+  seen = _seen(settings.model_name_or_path, rows.records if kind.folds else held_out)
   result = {
     "output_dir": str(output_dir),
     "head": loaded.head,
@@ -59,7 +61,7 @@ def train(kind: Learner, settings: Settings, fields: Mapping[str, object]) -> Mo
     "counts": rows.counts | {f"{data.called}_held_out": len(held_out)},
     "audit": data.findings,
     "set_aside": data.set_aside,
-    "diagnostics": not_learned(rows.counts, data.called, renderer),
+    "diagnostics": [*not_learned(rows.counts, data.called, renderer), *seen.told()],
     "left_out": data.left_out + rows.counts.get("dropped_refused", 0),
     **found,
   }
@@ -84,10 +86,32 @@ def train(kind: Learner, settings: Settings, fields: Mapping[str, object]) -> Mo
   evaluation, made = _saved(kind, model.eval(), renderer, held_out, rows.records, output_dir, training, validation)
   for journal in output_dir.glob(".folds-*"):
     journal.unlink()
-  if report and evaluation:
+  if evaluation:
     said = {"model": str(output_dir), "format": data.format, "set_aside": data.set_aside}
-    report.add_held_out(evaluation, settings, kind.folds, **said)
+    result["diagnostics"] += _told(evaluation, seen, report, settings, kind.folds, said)
   return TrainedModel(**result, **made, resumed_from=resume)
+
+
+def _seen(path: str, rows: list[Record]) -> Seen:
+  """By the model that training starts from."""
+  seen = seen_prompts(path, rows)
+  for one in seen.told():
+    warn(one)
+  return seen
+
+
+def _told(
+  evaluation: AnyEvaluation, seen: Seen, report: Any, settings: Settings, folds: int | None, said: dict[str, object]
+) -> list[str]:
+  """What the evaluation shows, in the log and the report."""
+  *_, diagnose = EVALUATIONS[type(evaluation)]
+  found = diagnose(evaluation.summary)
+  for one in found:
+    log(f"- {one}")
+  if report:
+    said |= {"diagnostics": [*seen.told(), *found], "prompts_trained_on": seen.count or None}
+    report.add_held_out(evaluation, settings, folds, **said)
+  return found
 
 
 def _saved(
