@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import QUICK, run_main, run_script, start_script, tensorboard_scalars, toy_pairs, write_jsonl
+from reward_modeling import terminal
 from reward_modeling.output_folder import SEAL, is_complete_checkpoint
 
 SHORT = ("--learning_rate", "3e-3", "--max_steps", "3", "--save_strategy", "no", "--per_device_train_batch_size", "8")
@@ -228,6 +229,17 @@ def test_ctrl_c_and_sigterm(how, tiny, toy_file, tmp_path):
     json.loads((folder / "trainer_state.json").read_text())
   left = {file.name for file in out.iterdir() if not file.name.startswith("checkpoint-")}
   assert left <= {"run.json", "README.md"}
+
+
+def test_an_interruption_that_a_library_swallowed_comes_again_at_the_next_step(
+  tiny, toy_file, toy_model, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(terminal, "interrupted", [signal.SIGINT])
+  with pytest.raises(KeyboardInterrupt):
+    train(*command(tiny("qwen2"), toy_file, tmp_path / "out", *QUICK))
+  assert not list((tmp_path / "out").glob("checkpoint-*"))
+  with pytest.raises(KeyboardInterrupt):
+    scores(toy_model[0], toy_file)
 
 
 def test_a_loss_that_is_no_number_ends_the_run_at_its_step(tiny, toy_file, tmp_path):

@@ -17,7 +17,7 @@ from types import FrameType
 from . import packages, processes
 from .errors import RunError, UsageError, UserError, is_full_disk
 from .results import discard, emit, emit_error, keep_stdout_for_results
-from .terminal import is_first_process
+from .terminal import interrupted, is_first_process
 
 EXIT_INTERRUPTED = 130
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -46,7 +46,7 @@ def main_guard(main: Callable[[], object]) -> None:
   keep_stdout_for_results()
   quiet_libraries()
   keep_freed_memory()
-  interrupted = _interrupt_on_signals()
+  _interrupt_on_signals()
   code = 0
   try:
     _refuse_lost_folder()
@@ -64,6 +64,7 @@ def main_guard(main: Callable[[], object]) -> None:
     code = EXIT_INTERRUPTED if interrupted else explain_unexpected(error)
   if code == EXIT_INTERRUPTED and is_first_process():
     print("interrupted: nothing half-written was kept", file=sys.stderr)
+  interrupted.clear()
   with contextlib.suppress(OSError):
     sys.stderr.flush()
   raise SystemExit(code)
@@ -88,19 +89,18 @@ def _open_closed_streams() -> None:
     sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for the life of the process
 
 
-def _interrupt_on_signals() -> list[int]:
-  """SIGTERM and SIGHUP end a run as Ctrl-C does. Returns a list of those that came.
+def _interrupt_on_signals() -> None:
+  """SIGTERM and SIGHUP end a run as Ctrl-C does.
 
   A repeated one is ignored while files are cleared away; what the caller ignores (nohup) stays ignored.
   """
-  came: list[int] = []
   since, owner = -math.inf, os.getpid()
 
   def interrupt(number: int, frame: FrameType | None) -> None:
     nonlocal since
     if os.getpid() != owner:  # a fork, such as a worker that loads data, just ends
       os._exit(EXIT_INTERRUPTED)
-    came.append(number)
+    interrupted.append(number)
     if time.monotonic() - since > SIGNAL_SECONDS:
       since = time.monotonic()
       raise KeyboardInterrupt
@@ -109,7 +109,6 @@ def _interrupt_on_signals() -> list[int]:
     with contextlib.suppress(ValueError, AttributeError):  # not in the main thread; not on Windows
       if signal.getsignal(number := getattr(signal, name)) is not signal.SIG_IGN:
         signal.signal(number, interrupt)
-  return came
 
 
 def keep_freed_memory() -> None:

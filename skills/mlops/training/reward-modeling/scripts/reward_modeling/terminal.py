@@ -67,6 +67,16 @@ def _shown(value: _Cell) -> str:
   return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
+interrupted: list[int] = []
+"""Signals that came."""
+
+
+def check_interrupted() -> None:
+  """Once more, where a library swallowed what the signal raised."""
+  if interrupted:
+    raise KeyboardInterrupt
+
+
 @contextlib.contextmanager
 def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
   """A function to call with the number of items just done: a bar on a terminal, elsewhere a line at each tenth."""
@@ -75,12 +85,18 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
     with Progress(console=console(), transient=True) as bar:
       task = bar.add_task(label, total=total)
-      yield lambda done: bar.advance(task, done)
+
+      def advance_bar(done: int) -> None:
+        check_interrupted()
+        bar.advance(task, done)
+
+      yield advance_bar
     return
   finished, shown, since = 0, 0, time.monotonic()
 
   def advance(done: int) -> None:
     nonlocal finished, shown, since
+    check_interrupted()
     finished += done
     tenth = 10 * finished // max(1, total)
     if tenth > shown and time.monotonic() - since > QUIET_SECONDS:

@@ -17,7 +17,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from .. import quantized
 from ..errors import ModelError, RunError
 from ..output_folder import discard_checkpoints, last_complete_checkpoint
-from ..terminal import QUIET_SECONDS, console, log, progress
+from ..terminal import QUIET_SECONDS, check_interrupted, console, log, progress
 from . import configuration, resuming, sharding
 from .packed import drops_attention, packed_batches
 
@@ -187,6 +187,7 @@ class Watch(TrainerCallback):
     self.was_complete = control.should_training_stop = state.global_step >= state.max_steps
 
   def on_step_begin(self, *_: object, **__: object) -> None:
+    check_interrupted()
     self.began = True
 
   def on_step_end(

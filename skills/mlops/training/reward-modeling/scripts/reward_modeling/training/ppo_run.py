@@ -17,7 +17,7 @@ from .. import output_folder
 from ..errors import RunError, UsageError
 from ..precision import precision
 from ..results import to_json
-from ..terminal import log
+from ..terminal import check_interrupted, log
 from . import configuration, resuming
 from .actor_critic import actor_critic
 from .policy import Policy
@@ -143,6 +143,7 @@ def run_ppo(ppo: PPO, folder: Path, resume: str | None, settings: PPORunSettings
   file = folder / "log.jsonl"
   run_log = RunLog(file, entries_until(file, ppo.done), write=ppo.process_index == 0)
   while ppo.done < ppo.updates:
+    check_interrupted()
     sampled = bool(shown) and ppo.done % max(1, ppo.updates // shown) == 0
     try:
       entry, stopped = ppo.update(ppo.done, sampled=sampled)
