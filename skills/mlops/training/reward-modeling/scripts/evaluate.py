@@ -20,23 +20,17 @@ Writes  tables on stderr, one JSON object on stdout, every row with its rewards 
 references/evaluation.md says how to read the numbers.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from reward_modeling import cli
 from reward_modeling.evaluation.settings import EvaluationSettings
 from reward_modeling.program import main_guard
-
-if TYPE_CHECKING:
-  from reward_modeling.evaluation.results import EvaluationOutput
+from reward_modeling.results import Result
 
 
 def parser() -> cli.Parser:
   return cli.Parser(__doc__, "evaluate.py", EvaluationSettings)
 
 
-def main(argv: list[str] | None = None) -> EvaluationOutput | None:
+def main(argv: list[str] | None = None) -> Result | None:
   settings = cli.settings(EvaluationSettings, parser().parse(argv))
   from reward_modeling.evaluation import runs
 

@@ -16,15 +16,9 @@ Method  Monte-Carlo estimates (Math-Shepherd, arXiv:2312.08935), binary search (
         whose answer cannot be told, counts for no label. Killed, the same command goes on.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from reward_modeling import cli
 from reward_modeling.program import main_guard
-
-if TYPE_CHECKING:
-  from reward_modeling.rollouts import RolloutLabels
+from reward_modeling.results import Result
 
 
 def parser() -> cli.Parser:
@@ -33,7 +27,7 @@ def parser() -> cli.Parser:
   return cli.Parser(__doc__, "label_steps.py", RolloutSettings)
 
 
-def main(argv: list[str] | None = None) -> RolloutLabels:
+def main(argv: list[str] | None = None) -> Result:
   from reward_modeling.rollouts import RolloutSettings, label_steps
 
   return label_steps(cli.settings(RolloutSettings, parser().parse(argv)))

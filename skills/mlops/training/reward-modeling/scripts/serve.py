@@ -18,15 +18,9 @@ Routes  POST /v1/rewards {"prompt", "completions"} or {"rows": [...]}; /get_rewa
 Ends    at SIGTERM or Ctrl-C, after what was taken is answered, with counts as JSON and exit code 0
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from reward_modeling import cli
 from reward_modeling.program import main_guard
-
-if TYPE_CHECKING:
-  from reward_modeling.serving.settings import ServingResult
+from reward_modeling.results import Result
 
 
 def parser() -> cli.Parser:
@@ -36,7 +30,7 @@ def parser() -> cli.Parser:
   return cli.Parser(__doc__, "serve.py", ServeSettings)
 
 
-def main(argv: list[str] | None = None) -> ServingResult:
+def main(argv: list[str] | None = None) -> Result:
   from reward_modeling.serving.settings import ServeSettings
 
   settings = cli.settings(ServeSettings, parser().parse(argv))

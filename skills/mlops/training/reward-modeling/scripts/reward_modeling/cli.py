@@ -100,12 +100,7 @@ OF_TYPE = {
   "Sequence[int]": {"nargs": "+", "type": positive_int, "metavar": "N"},
   "Sequence[float]": {"nargs": "+", "type": finite_number, "metavar": "X"},
   "Mapping[str, str]": {"metavar": "A=B,..."},
-  "Mapping[str, float]": {
-    "nargs": "+",
-    "type": _pairs("NAME=NUMBER", _weight),
-    "action": _Merge,
-    "metavar": "NAME=X",
-  },
+  "Mapping[str, float]": {"nargs": "+", "type": _pairs("NAME=NUMBER", _weight), "action": _Merge, "metavar": "NAME=X"},
 }
 """Type of a field -> what argparse is told."""
 

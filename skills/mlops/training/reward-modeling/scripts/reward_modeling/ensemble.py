@@ -1,12 +1,11 @@
 """The reward of one model, of several with weights, or of an ensemble: what score.py prints, whatever the policy."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from statistics import fmean, pstdev
+from typing import Self
 
 from . import checkpoints
 from .base_rendering import COUNTED
@@ -100,7 +99,7 @@ class Rewards:
     of_steps: OfSteps | None = None,
     reference_model_name_or_path: str | None = None,
     **loading: object,
-  ) -> Rewards:
+  ) -> Self:
     """What is longer than `max_length` loses its start, and is counted. of_steps: for process reward models.
 
     reference_model_name_or_path: of those whose reward is a log-ratio.

@@ -101,10 +101,7 @@ def check_config(config: dict[str, Any], file: Path) -> None:
     "model_type": (lambda name: _are_texts([name]), "a name"),
     "id2label": (_is_labels, "label numbers with their names"),
     "num_labels": (_is_size, "a positive whole number"),
-    "transformers_weights": (
-      lambda name: _are_texts([name]) and _inside(file.parent, name),
-      "a file of the folder",
-    ),
+    "transformers_weights": (lambda name: _are_texts([name]) and _inside(file.parent, name), "a file of the folder"),
   }
   for name, (is_valid, what) in wanted.items():
     value = config.get(name)

@@ -8,16 +8,7 @@ from typing import Any
 from . import hub, weights
 from .errors import ModelError, UsageError, UserError
 from .hf import Config
-from .model_folder import (
-  CONFIG,
-  check_config,
-  check_folder,
-  hub_file,
-  own_code,
-  pickled_weights,
-  read_json,
-  snapshot,
-)
+from .model_folder import CONFIG, check_config, check_folder, hub_file, own_code, pickled_weights, read_json, snapshot
 from .tokenizer_setup import check_tells_apart
 
 # Words in what the hub's client says -> the next thing to try.

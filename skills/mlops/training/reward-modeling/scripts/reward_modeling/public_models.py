@@ -1,18 +1,15 @@
 """Load a public reward model of `PUBLIC` by classes of transformers and `public_heads` alone, and render for it."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from . import checkpoints
 from .base_rendering import BaseRenderer
 from .errors import ModelError, UsageError
 from .heads import scored_at
-from .hf import Config, Model, Tokenizer
+from .hf import Config, Model, Tensor, Tokenizer
 from .kinds import Kind
 from .model_folder import CONFIG, HEAD_FILES, check_folder, pickled_weights, read_json
 from .output_folder import CARD
@@ -23,9 +20,6 @@ from .public_table import Family
 from .readers import INDEX, pickled, recognize_family
 from .tokenizer_setup import check_embedded, prepare_tokenizer
 from .weights import check_loaded
-
-if TYPE_CHECKING:
-  from torch import Tensor
 
 TRUNK = re.compile(r"^((model|transformer|gpt_neox|pretrained_model|backbone|base_model)\.)?(language_model\.)?")
 UNUSED = re.compile(

@@ -6,11 +6,10 @@ import os
 from typing import TYPE_CHECKING
 
 from .heads import HEAD_NAMES, unwrapped
-from .hf import Model
+from .hf import LoraConfig, Model
 
 if TYPE_CHECKING:
   import torch
-  from peft import LoraConfig
 
 
 def loading() -> dict[str, object]:

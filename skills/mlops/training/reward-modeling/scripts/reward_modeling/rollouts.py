@@ -50,9 +50,7 @@ class RolloutSettings(SamplingSettings, FormatSettings):
   num_rollouts: int = flag(8, "completions of each prefix")
   search: str = flag("all", "label all steps, or look for the first error", choices=("all", "binary"))
   labels: str | None = flag(
-    None,
-    "the share of right completions, or whether any is (soft; of a binary search hard)",
-    choices=("soft", "hard"),
+    None, "the share of right completions, or whether any is (soft; of a binary search hard)", choices=("soft", "hard")
   )
   label_after_error: bool = flag(
     False,
@@ -60,9 +58,7 @@ class RolloutSettings(SamplingSettings, FormatSettings):
   )
   batch_size: int = flag(64, "completions written together")
   checker: str = flag(
-    "answer",
-    "answer (the same text or number), math_verify, or a function (solution, row) FILE:NAME",
-    metavar="NAME",
+    "answer", "answer (the same text or number), math_verify, or a function (solution, row) FILE:NAME", metavar="NAME"
   )
   reference_column: str = flag("answer", "column with the right answer, or a solution that states it", metavar="NAME")
   answer_pattern: str | None = flag(

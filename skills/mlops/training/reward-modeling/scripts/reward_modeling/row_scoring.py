@@ -1,7 +1,5 @@
 """Rows of a file, or what a policy writes for prompts, scored window by window and written with their rewards."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -122,7 +120,7 @@ def _renderer(settings: ScoreSettings) -> Renderer:
   return renderer
 
 
-def _result(settings: ScoreSettings, model: Model, summary: RowSummary, **more: object) -> ScoringResult:
+def _result(settings: ScoreSettings, model: Model, summary: "RowSummary", **more: object) -> ScoringResult:
   counts = sum((one.renderer.counts for one in parts_of(model) if one.renderer), summary.counts)
   told = [field.name for field in fields(ScoringResult) if field.type == "int"]
   if several := settings.reward_model_path:

@@ -77,11 +77,7 @@ QUESTION_KINDS: dict[str, QuestionKind] = {
       "In the {place}, {name} owns the {item}. Who owns the {item}?",
       "The {item} in the {place} belong to {name}. Who owns the {item}?",
     ),
-    answers=(
-      "the {item} belong to {value}",
-      "it is {value} who owns the {item}",
-      "the owner of the {item} is {value}",
-    ),
+    answers=("the {item} belong to {value}", "it is {value} who owns the {item}", "the owner of the {item} is {value}"),
     values=PEOPLE,
     key=lambda facts: facts["name"],
   ),

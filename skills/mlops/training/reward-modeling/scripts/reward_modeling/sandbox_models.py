@@ -1,7 +1,5 @@
 """What the sandbox's world is learned with: a tokenizer, a tiny decoder, and the settings of quickstart and tests."""
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -9,14 +7,12 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .data.records import Message
 from .errors import UsageError
+from .hf import Config, Model, Tokenizer
 from .sandbox import GoldReward, Question, every_text, gold, sft_conversations
-
-if TYPE_CHECKING:
-  from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config
 
 PAD, END = "<|pad|>", "<|end|>"
 ROLE_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>")
@@ -61,16 +57,17 @@ PPO_DEFAULTS: dict[str, Any] = {
 """Of ppo.py: 64 answers an update. benchmarks/ppo.py measures them."""
 
 
-def tokenizer(texts: Iterable[str] | None = None) -> PreTrainedTokenizerBase:
+def tokenizer(texts: Iterable[str] | None = None) -> Tokenizer:
   """A byte-level BPE in which every word of the world, or of these texts, is one token."""
-  from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+  import tokenizers
+  from tokenizers import models, pre_tokenizers, trainers
   from transformers import Qwen2Tokenizer
 
   special = {"eos_token": END, "pad_token": PAD, "unk_token": None, "additional_special_tokens": list(ROLE_TOKENS)}
   empty = Qwen2Tokenizer(vocab={}, merges=[], **special).backend_tokenizer
   words = sorted({word for text in texts or every_text() for word, _ in empty.pre_tokenizer.pre_tokenize_str(text)})
 
-  bpe = Tokenizer(models.BPE())  # the words are split and spelled in the byte alphabet already
+  bpe = tokenizers.Tokenizer(models.BPE())  # the words are split and spelled in the byte alphabet already
   trainer = trainers.BpeTrainer(
     vocab_size=1 << 16,  # never reached: merging stops when every word is one token
     show_progress=False,
@@ -85,7 +82,7 @@ def tokenizer(texts: Iterable[str] | None = None) -> PreTrainedTokenizerBase:
   )
 
 
-def tiny_config(tokenizer: PreTrainedTokenizerBase, **overrides) -> Qwen2Config:
+def tiny_config(tokenizer: Tokenizer, **overrides) -> Config:
   """Smaller initial weights learn copying more slowly, heads of width 16 mistake names."""
   from transformers import Qwen2Config
 
@@ -137,9 +134,7 @@ def base_model(
   return path
 
 
-def _teach(
-  model: PreTrainedModel, words: PreTrainedTokenizerBase, rows: list[list[Message]], settings: TrainingSettings
-) -> None:
+def _teach(model: Model, words: Tokenizer, rows: list[list[Message]], settings: TrainingSettings) -> None:
   import torch
 
   def warm_cosine(step: int) -> float:

@@ -1,7 +1,5 @@
 """Does a server give this model's rewards? If not: what it does to the text or to the reward, and what sets it right."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence

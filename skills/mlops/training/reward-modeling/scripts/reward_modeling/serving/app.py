@@ -1,7 +1,5 @@
 """The HTTP application of serve.py: one model and its queue, asked by the routes of `shapes`."""
 
-from __future__ import annotations
-
 import asyncio
 import hmac
 import time

@@ -1,7 +1,5 @@
 """Runs the application on one address until it is told to end, and then answers what it has taken."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import socket

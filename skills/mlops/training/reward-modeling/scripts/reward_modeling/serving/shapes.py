@@ -1,7 +1,5 @@
 """What is sent to each route, as rows to score, and how it is answered: ours, and as engines and services that rerank have it."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,13 +1,11 @@
 """A policy with its value function, and the batches that both read: padded, or packed so that answers share prompts."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -17,14 +15,10 @@ from ..attention import PackedInputs, at_least_fp32, language_logits, packed_inp
 from ..errors import UsageError
 from ..guard import reason_against, speed_decides
 from ..heads import unwrapped
-from ..hf import Model
+from ..hf import LoraConfig, Model
 from ..packing import pack_together, right_padded
 from .loop import without_dropout
 from .policy import Policy
-
-if TYPE_CHECKING:
-  from peft import LoraConfig, PeftModel
-  from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -42,7 +36,7 @@ class AnswerBatch:
   @classmethod
   def of(
     cls, prompts: Sequence[list[int]], answers: Sequence[list[int]], model: Model, pad_token_id: int, *, packed: bool
-  ) -> AnswerBatch:
+  ) -> Self:
     """One padded row an answer, or one flat row in which what they share stands once."""
     sequences = [prompt + answer[:-1] for prompt, answer in zip(prompts, answers, strict=True)]
     where = [(i, place) for i, own in enumerate(sequences) for place in range(len(prompts[i]) - 1, len(own))]
@@ -75,13 +69,7 @@ class ActorCritic(torch.nn.Module):
   trunk: the value model's own decoder, or None when its head reads the policy's hidden states.
   """
 
-  def __init__(
-    self,
-    policy: PreTrainedModel | PeftModel,
-    trunk: torch.nn.Module | None,
-    head: torch.nn.Module,
-    temperature: float,
-  ):
+  def __init__(self, policy: Model, trunk: torch.nn.Module | None, head: torch.nn.Module, temperature: float):
     super().__init__()
     self.policy, self.trunk, self.head, self.temperature = policy, trunk, head, temperature
 

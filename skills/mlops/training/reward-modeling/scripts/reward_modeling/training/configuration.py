@@ -1,24 +1,16 @@
 """Settings of the trainer: the user's over those for the size of the model, and the LoRA configuration."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from accelerate.utils import parse_flag_from_env
 
+from ..base_rendering import BaseRenderer
 from ..errors import UsageError
+from ..hf import Arguments, Dataset, LoraConfig
 from ..precision import precision
 from ..settings import EVALUATE_ON
 from .settings import LoraSettings, Settings
-
-if TYPE_CHECKING:
-  from datasets import Dataset
-  from peft import LoraConfig
-  from transformers import TrainingArguments
-
-  from ..rendering import Renderer
 
 SIZES = (
   (1e8, "under 100M", 1e-4, 8, 2),  # measured: references/hyperparameters.md
@@ -63,14 +55,14 @@ def policy_rate(algorithm: str, parameters: int, lora: bool) -> tuple[float, str
 
 
 def trainer_config(
-  config_class: type[TrainingArguments],
+  config_class: type[Arguments],
   settings: Settings,
   fields: Mapping[str, object],
   parameters: int,
   *,
   has_eval: bool,
   **own: object,
-) -> tuple[TrainingArguments, str]:
+) -> tuple[Arguments, str]:
   """(the user's fields over the defaults for this size and hardware, the reason of the defaults).
 
   own: fields that the kind sets and nobody else. Raises UsageError when the trainer refuses them.
@@ -110,7 +102,7 @@ def trainer_config(
   return config, reason
 
 
-def check_whole(config: TrainingArguments | None, *, may_shard: bool = False) -> None:
+def check_whole(config: Arguments | None, *, may_shard: bool = False) -> None:
   """Before data is read. Raises UsageError where a process would hold a part of the model that nothing gathers for saving.
 
   config: None of PPO, whose loop knows neither DeepSpeed nor FSDP. may_shard: by FSDP.
@@ -133,18 +125,16 @@ def tokens_of(rows: Dataset) -> list[int]:
   return [*map(len, rows["input_ids"])]
 
 
-def config_summary(
-  config: TrainingArguments, given: Mapping[str, object], more: tuple[str, ...] = ()
-) -> dict[str, object]:
+def config_summary(config: Arguments, given: Mapping[str, object], more: tuple[str, ...] = ()) -> dict[str, object]:
   values = {name: getattr(config, name) for name in (*TOLD, *more, *given)}
   return {name: getattr(value, "value", value) for name, value in values.items()}  # enumerations by their value
 
 
 def planned(
   settings: Settings,
-  config: TrainingArguments,
+  config: Arguments,
   given: Mapping[str, object],
-  renderer: Renderer,
+  renderer: BaseRenderer,
   rows: Dataset,
   lora: LoraConfig | None,
 ) -> dict[str, object]:

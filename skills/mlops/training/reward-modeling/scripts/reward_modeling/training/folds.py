@@ -1,7 +1,5 @@
 """Cross-validation on little data: each row is evaluated by a model that never saw its prompt, and all are pooled."""
 
-from __future__ import annotations
-
 import gc
 import hashlib
 import json
@@ -10,28 +8,25 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .. import checkpoints
 from ..attributes import Attributes
 from ..data.records import Comparison, Rated
 from ..errors import DataError
 from ..evaluation.pair_measures import PairSummary
+from ..evaluation.pairs import PairEvaluation
+from ..evaluation.ratings import RatingEvaluation, RatingSummary
 from ..heads import head_name
+from ..hf import Model
 from ..outputs import write_whole
 from ..rendering import Conversation, Renderer
 from ..results import sorted_json, to_json
 from ..scoring import Progress, RewardModel
 from ..terminal import log
 from . import configuration
+from .pairs import Pairs
 from .results import Fold
 from .settings import Settings
-
-if TYPE_CHECKING:
-  from ..evaluation.pairs import PairEvaluation
-  from ..evaluation.ratings import RatingEvaluation, RatingSummary
-  from ..hf import Model
-  from .pairs import Pairs
 
 Known = dict[str, list[float] | None]
 

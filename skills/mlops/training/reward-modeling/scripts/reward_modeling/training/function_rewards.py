@@ -1,7 +1,5 @@
 """Reward functions of the user's own, called with a time limit and distrusted."""
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 import math

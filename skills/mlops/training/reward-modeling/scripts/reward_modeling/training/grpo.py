@@ -3,17 +3,16 @@
 TRL's own reward models score a whole batch in one forward pass, never truncate, stay in training mode and share a name.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from ..errors import ModelError, RunError, UsageError
+from ..hf import LoraConfig
 from ..precision import precision
 from ..terminal import log
 from . import configuration, loop, resuming
@@ -21,13 +20,9 @@ from .policy import Policy
 from .prompts import Prompt
 from .reinforcement import RunLog, concerns, start_and_end
 from .results import PlannedGRPO, TrainedGRPO
+from .rewards import PolicyRewards
 from .settings import GRPOSettings
 from .step_rewards import step_advantages
-
-if TYPE_CHECKING:
-  from peft import LoraConfig
-
-  from .rewards import PolicyRewards
 
 BETA = {"grpo": {"beta": 0.04}, "rloo": {}}
 WHY = "TRL's default of no KL penalty is for verifiable rewards; a learned one is soon over-optimized (0.04: arXiv:2402.03300)"
@@ -50,7 +45,7 @@ def _per_answer(numbers: dict[str, float]) -> dict[str, float]:
 
 
 class _Ours:
-  run: GRPORun
+  run: "GRPORun"
   policy: Policy
 
   def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], None, dict]:

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ from ..errors import DataError, UsageError
 from ..evaluation.steps import StepEvaluation, evaluate_steps
 from ..golden import check_golden
 from ..heads import unwrapped
-from ..hf import Model
+from ..hf import Arguments, Model, Tokenizer
 from ..implicit import LogRatio, LogRatioRenderer, golden_ratios
 from ..output_folder import staged
 from ..packing import right_padded
@@ -37,9 +37,6 @@ from .policy import Policy
 from .process import IGNORED, ProcessTrainer, StepCollator
 from .settings import DataSettings, Settings
 from .steps import StepLabels
-
-if TYPE_CHECKING:
-  from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 
 class AnswerCollator(StepCollator):
@@ -134,7 +131,7 @@ class ImplicitRewards(StepLabels):
         found.append(Solution(row.prompt, steps, labels, origin=row.origin))
     return found
 
-  def renderer(self, tokenizer: PreTrainedTokenizerBase, **common: object) -> LogRatioRenderer:
+  def renderer(self, tokenizer: Tokenizer, **common: object) -> LogRatioRenderer:
     if common["text_format"] != "chat":
       raise UsageError("--objective implicit writes the chat template", hint="leave out --text_format")
     rules = {**common, "scored_at": "last_token", "overlong": "error" if self.overlong == "error" else "drop"}
@@ -144,7 +141,7 @@ class ImplicitRewards(StepLabels):
     return data  # labels of answers are not labels of steps
 
   def fit(
-    self, model: Model, renderer: LogRatioRenderer, rows: Rows, config: TrainingArguments, **run: object
+    self, model: Model, renderer: LogRatioRenderer, rows: Rows, config: Arguments, **run: object
   ) -> tuple[Model, dict[str, Any]]:
     own = {"ratio": log_ratio(model.to(config.device)), "loss": self.loss, "shared_prefix": self.shared_prefix}
     own |= {"data_collator": AnswerCollator(0)}

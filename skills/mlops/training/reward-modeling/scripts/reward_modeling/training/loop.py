@@ -1,13 +1,11 @@
 """The loop of transformers' trainer, for every run that uses one."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
@@ -15,18 +13,14 @@ from transformers import TrainingArguments as Arguments
 from transformers.trainer_utils import rotate_checkpoints
 
 from .. import quantized
+from ..base_rendering import BaseRenderer
 from ..errors import ModelError, RunError
+from ..hf import Dataset, LoraConfig
 from ..output_folder import discard_checkpoints, last_complete_checkpoint
 from ..terminal import QUIET_SECONDS, check_interrupted, console, log, progress
 from . import configuration, resuming, sharding
+from .data import Rows
 from .packed import drops_attention, packed_batches
-
-if TYPE_CHECKING:
-  from datasets import Dataset
-  from peft import PeftConfig
-
-  from ..rendering import Renderer
-  from .data import Rows
 
 SHOWN_VALUES = (
   *("loss", "eval_loss", "accuracy", "eval_accuracy", "margin", "eval_margin"),
@@ -57,13 +51,13 @@ def not_finite(what: str, step: int) -> RunError:
 def fit(
   trainer_class: type[Trainer],
   model: torch.nn.Module,
-  renderer: Renderer,
+  renderer: BaseRenderer,
   rows: Rows,
   arguments: Arguments,
   *,
   head: str,
   eval_rows: Rows | None = None,
-  peft_config: PeftConfig | None = None,
+  peft_config: LoraConfig | None = None,
   resume: str | None = None,
   loss: dict[str, object],
   shared_prefix: bool | None = None,

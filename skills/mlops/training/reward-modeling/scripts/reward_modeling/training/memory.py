@@ -1,35 +1,27 @@
 """What training takes of a device's memory, from the config alone: tensors without numbers go through one forward pass."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING
 from unittest import mock
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..heads import head_name
+from ..hf import Config, LoraConfig, Model
 from ..kinds import OUTCOME
 from ..lengths import DEFAULT_MAX_LENGTH, positions
 from ..pretrained import read_config
 from ..terminal import log
 from . import configuration, loop, sharding
+from .data import Learner
 from .results import Memory, MemoryEstimate
-
-if TYPE_CHECKING:
-  from peft import LoraConfig
-
-  from ..hf import Config, Model
-  from .pairs import Pairs
-  from .settings import Settings
-  from .steps import StepLabels
+from .settings import Settings
 
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Bytes of a parameter: four bits, a byte for the scale of 64, and a number in fp32 for the scale of 256 of these."""
 
 
-def estimate(kind: Pairs | StepLabels, settings: Settings) -> MemoryEstimate:
+def estimate(kind: Learner, settings: Settings) -> MemoryEstimate:
   """For the flags of a run, on --estimate_memory devices: a batch of the longest rows, without shared prefixes."""
   devices, bf16 = settings.estimate_memory, settings.bf16 is not False
   config = read_config(settings.model_name_or_path)
@@ -63,7 +55,7 @@ def estimate(kind: Pairs | StepLabels, settings: Settings) -> MemoryEstimate:
   return MemoryEstimate(parameters=parameters, devices=devices, **how, bytes_per_device=found)
 
 
-def _model(kind: Pairs | StepLabels, config: Config, lora: LoraConfig | None = None) -> Model:
+def _model(kind: Learner, config: Config, lora: LoraConfig | None = None) -> Model:
   with torch.device("meta"):
     model = kind.model.auto_class.from_config(config, dtype=torch.float32, trust_remote_code=False).train()
   loop.without_dropout(model)

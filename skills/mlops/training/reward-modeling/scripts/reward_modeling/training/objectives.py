@@ -1,16 +1,11 @@
 """What train.py can learn from: the table OBJECTIVES, with the loss of each and the paper that it is from."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from ..attributes import Attribute, Attributes, by_head
-
-if TYPE_CHECKING:  # torch takes seconds, and flags are made of this table
-  from torch import Tensor
+from ..hf import Tensor  # torch takes seconds, and flags are made of this table
 
 
 def log_sigmoid(values: Tensor) -> Tensor:
@@ -57,7 +52,7 @@ def centering(chosen: Tensor, rejected: Tensor, weight: Tensor | None = None) ->
   return (squared if weight is None else squared * weight).mean()
 
 
-PairTensors = Mapping[str, "Tensor"]
+PairTensors = Mapping[str, Tensor]
 """`chosen`, `rejected`: [P] places among the S rewards; `margin`, `weight`, `stage`: [P]."""
 
 

@@ -87,11 +87,7 @@ class OutcomeTrainer(RewardTrainer):
     self._signature_columns = ["sequences", *PAIR_FIELDS]
 
   def compute_loss(
-    self,
-    model: nn.Module,
-    inputs: dict[str, Tensor],
-    return_outputs: bool = False,
-    num_items_in_batch: object = None,
+    self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: object = None
   ):
     pairs = {name: inputs.pop(name) for name in (*PAIR_FIELDS, "stage")}
     tokens = inputs.pop("tokens")
@@ -135,24 +131,14 @@ class RatingTrainer(Trainer):
   """transformers' Trainer with a loss of ratings: TRL's takes models with one label only. Arguments as of `OutcomeTrainer`."""
 
   def __init__(
-    self,
-    model: nn.Module,
-    *,
-    objective: str,
-    heads: Attributes,
-    label_smoothing: float = 0.0,
-    **kwargs: object,
+    self, model: nn.Module, *, objective: str, heads: Attributes, label_smoothing: float = 0.0, **kwargs: object
   ):
     super().__init__(model, **kwargs)
     self.objective, self.heads = objective, heads
     self.label_names, self.model_accepts_loss_kwargs = [TARGETS], False
 
   def compute_loss(
-    self,
-    model: nn.Module,
-    inputs: dict[str, Tensor],
-    return_outputs: bool = False,
-    num_items_in_batch: object = None,
+    self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: object = None
   ):
     own = {name: value for name, value in inputs.items() if name not in (TARGETS, "tokens")}
     outputs = model(**own, use_cache=False)

@@ -1,32 +1,28 @@
 """The language model that reinforcement learning trains, and how its prompts and answers are written."""
 
-from __future__ import annotations
-
 import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Self
 
 import numpy
 import torch
 from torch import Tensor
+from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessorList
 
 from .. import checkpoints
 from ..data.records import Message, Origin
 from ..errors import ModelError
 from ..heads import unwrapped
+from ..hf import Model, Tokenizer
 from ..lengths import positions
 from ..output_folder import staged
 from ..packing import right_padded
 from ..rendering import Renderer
 from ..terminal import log
 from .loop import without_dropout
-
-if TYPE_CHECKING:
-  from peft import PeftModel
-  from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _ASKED = {"role": "user", "content": "Is it?"}
 _ANSWERED = "Indeed"
@@ -40,7 +36,7 @@ class Policy:
   generation_config: as it came, put back on saving.
   """
 
-  model: PreTrainedModel | PeftModel
+  model: Model
   renderer: Renderer
   end_tokens: tuple[int, ...]
   gap: str
@@ -54,14 +50,12 @@ class Policy:
     chat_template_path: str | None = None,
     stop_token_id: int | None = None,
     device: str | None = None,
-  ) -> Policy:
+  ) -> Self:
     """From a folder or hub id, or the folder of a LoRA adapter, which is merged.
 
     stop_token_id: the only token that ends an answer, instead of all known ones.
     Raises ModelError when it is not a causal language model, has no chat template or nothing that ends an answer.
     """
-    from transformers import GenerationConfig
-
     adapter, path = path, _base_of(path)
     architecture = checkpoints.architecture_of(checkpoints.read_config(path))
     if "ForSequenceClassification" in architecture or "ForTokenClassification" in architecture:
@@ -102,7 +96,7 @@ class Policy:
     return cls(model, renderer, known, gap, own)
 
   @property
-  def tokenizer(self) -> PreTrainedTokenizerBase:
+  def tokenizer(self) -> Tokenizer:
     return self.renderer.tokenizer
 
   @property
@@ -151,9 +145,7 @@ class Policy:
       self.model.load_state_dict(_read(str(folder))[0].state_dict())
 
 
-def _read(path: str) -> tuple[PreTrainedModel, list[str]]:
-  from transformers import AutoModelForCausalLM
-
+def _read(path: str) -> tuple[Model, list[str]]:
   model, missing, notes = checkpoints.read_model(
     AutoModelForCausalLM, path, scores=False, strict=True, dtype=torch.float32
   )
@@ -217,8 +209,6 @@ def _generate(
   policy: Policy, prompts: list[list[int]], max_new_tokens: int, temperature: float, draws: Tensor
 ) -> list[list[int]]:
   # Not by vLLM or transformers' continuous batching, which cannot draw by given numbers.
-  from transformers import GenerationConfig, LogitsProcessorList
-
   pad = policy.tokenizer.pad_token_id
   ids, mask = left_padded(prompts, pad)
   config = GenerationConfig(

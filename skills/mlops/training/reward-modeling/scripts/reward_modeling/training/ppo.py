@@ -10,8 +10,6 @@ Sources: arXiv:1707.06347 (PPO, Eq. 7); arXiv:1506.02438 (GAE, Eq. 16); arXiv:19
 2.2); arXiv:2403.17031 (the details in use); joschu.net/blog/kl-approx.html (k1 and k3).
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import math
@@ -20,11 +18,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy
 import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
+from transformers import get_scheduler
 
 from ..attention import language_logits, sent, shared_prefix
 from ..data.records import Message
@@ -35,9 +36,6 @@ from .policy import Policy, sample
 from .prompts import Prompt
 from .settings import PPOSettings
 from .step_rewards import Reward, placed
-
-if TYPE_CHECKING:
-  from accelerate import Accelerator
 
 EXPLODED = 10.0
 """KL in nats per token at which a run is stopped: the policy writes what the reference finds impossible."""
@@ -167,8 +165,6 @@ class PPO:
     accelerator: Accelerator,
     packed: bool | None = None,
   ):
-    from transformers import get_scheduler
-
     self.policy, self.rewards, self.prompts, self.settings = policy, rewards, prompts, settings
     self.accelerator = accelerator
     self.process_index, self.world = accelerator.process_index, accelerator.num_processes
@@ -368,8 +364,6 @@ class PPO:
       yield
 
   def _shared(self, mine: Iterable[tuple[int, object]]) -> list:
-    from accelerate.utils import gather_object
-
     return [value for _, value in sorted(gather_object(list(mine)), key=lambda pair: pair[0])]
 
   @contextlib.contextmanager

@@ -1,20 +1,19 @@
 """A run of PPO: device and models, the updates of ppo.py one after the other, their log, checkpoints and summary."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 
 from .. import output_folder
 from ..errors import RunError, UsageError
+from ..hf import LoraConfig
 from ..precision import precision
 from ..results import to_json
 from ..terminal import check_interrupted, log
@@ -25,12 +24,8 @@ from .ppo import PPO
 from .prompts import Prompt
 from .reinforcement import Entries, RunLog, concerns, entries_until, start_and_end
 from .results import PlannedPPO, PPOSummary, TrainedPPO
+from .rewards import PolicyRewards
 from .settings import RESPONSE_LENGTH, VALUE_MODELS, PPORunSettings, PPOSettings
-
-if TYPE_CHECKING:
-  from peft import LoraConfig
-
-  from .rewards import PolicyRewards
 
 TOLD_OF_UPDATE = ("reward", "kl", "entropy", "length", "eos_rate", "explained_variance")
 PER_PROCESS = ("per_device_train_batch_size", "gradient_accumulation_steps", "local_rollout_forward_batch_size")

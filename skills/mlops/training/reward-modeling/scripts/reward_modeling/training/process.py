@@ -18,11 +18,7 @@ IGNORED = -100.0
 
 
 def step_loss(
-  logits: Tensor,
-  labels: Tensor,
-  *,
-  weights: tuple[float, float] = (1.0, 1.0),
-  count: Tensor | int | None = None,
+  logits: Tensor, labels: Tensor, *, weights: tuple[float, float] = (1.0, 1.0), count: Tensor | int | None = None
 ) -> Tensor:
   """Cross-entropy of a step's label with the softmax of its two logits: mean over labeled tokens, in fp32. Returns [].
 

@@ -1,11 +1,8 @@
 """Prompts of a policy: read, rendered as far as its context allows, and completed where completions are to be scored."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from ..base_rendering import refused_together
 from ..data.audit import warn_of_templates
@@ -14,11 +11,9 @@ from ..data.records import Message, Origin, Ranking
 from ..data.writing import with_metadata
 from ..errors import DataError, UsageError
 from ..results import Row
+from ..score_settings import ScoreSettings
 from ..terminal import log, warn
 from .policy import Policy, sample
-
-if TYPE_CHECKING:
-  from ..score_settings import ScoreSettings
 
 TOGETHER = 256
 """Completions that are written before they are scored."""

@@ -1,7 +1,5 @@
 """What a policy is rewarded by: reward models and functions, each with its weight, and the ends of steps."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Sequence

@@ -83,9 +83,7 @@ class DataSettings(ReadingSettings, TextSettings):
     0.0, "share of the prompts held out when there is no other evaluation data", type=fraction, metavar="SHARE"
   )
   report: str | None = flag(
-    None,
-    "folder for a page (report.html) and a model card about the held-out rows, as of evaluate.py",
-    metavar="DIR",
+    None, "folder for a page (report.html) and a model card about the held-out rows, as of evaluate.py", metavar="DIR"
   )
   audit: str = flag(
     "stop",
@@ -144,9 +142,7 @@ class SizeSettings:
 class Settings(ModelSettings, DataSettings, OutputSettings, LoraSettings, SizeSettings):
   group: ClassVar = "run"
   load_in_4bit: bool = flag(
-    False,
-    "QLoRA: the frozen weights in 4 bits (NF4), by bitsandbytes; saved as a plain fp32 model",
-    group="LoRA",
+    False, "QLoRA: the frozen weights in 4 bits (NF4), by bitsandbytes; saved as a plain fp32 model", group="LoRA"
   )
   estimate_memory: int | None = flag(
     None,

@@ -1,24 +1,20 @@
 """FSDP2 through accelerate: fp32 master weights, gradients and optimizer sharded over the processes of torchrun."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, parse_flag_from_env
+from transformers import Trainer
 
 from ..errors import UsageError
 from ..heads import unwrapped
+from ..hf import Arguments
 from ..precision import where_it_fits
 
-if TYPE_CHECKING:
-  from transformers import Trainer, TrainingArguments
 
-
-def shard_on_cpus_too(arguments: TrainingArguments) -> None:
+def shard_on_cpus_too(arguments: Arguments) -> None:
   """Before the trainer is made. accelerate 1.15 would leave FSDP aside on CPUs, in silence, and run DDP."""
   state = PartialState()
   wanted = arguments.fsdp or parse_flag_from_env("ACCELERATE_USE_FSDP")  # of accelerate launch

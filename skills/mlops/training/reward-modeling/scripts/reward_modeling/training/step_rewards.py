@@ -1,7 +1,5 @@
 """Rewards at the ends of steps: as tokens of a policy's answers, and the advantages that GRPO makes of them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from statistics import fmean
