@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerState, TrainingArguments
+from transformers import TrainerCallback
 
 from ..errors import ModelError, RunError, UsageError
 from ..hf import LoraConfig
@@ -253,20 +253,19 @@ class GRPORun(TrainerCallback):
     self.last = {"prompt": asked[0].messages, "completion": replies[0], "reward": values[0]}
     return values
 
-  def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
-    entries = list(state.log_history)  # of a resumed run those up to its checkpoint: later ones are undone
-    self.log = RunLog(Path(args.output_dir) / "log.jsonl", entries, write=state.is_world_process_zero)
+  def on_train_begin(self, *_: object, **__: object) -> None:
+    state = self.trainer.state  # of a resumed run its entries up to its checkpoint: later ones are undone
+    file = Path(self.config.output_dir) / "log.jsonl"
+    self.log = RunLog(file, list(state.log_history), write=state.is_world_process_zero)
 
-  def on_log(self, args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
-    entry = state.log_history[-1]
+  def on_log(self, *_: object, **__: object) -> None:
+    entry = self.trainer.state.log_history[-1]
     answered = "reward" in entry  # this step wrote new answers
     self.log.add({**entry, "sample": self.last} if answered else entry)
 
-  def on_pre_optimizer_step(
-    self, args: TrainingArguments, state: TrainerState, *_: object, model: torch.nn.Module, **__: object
-  ) -> None:
+  def on_pre_optimizer_step(self, *_: object, model: torch.nn.Module, **__: object) -> None:
     gradients = [p.grad for p in model.parameters() if p.grad is not None]  # DeepSpeed shows none
-    if args.fp16 or not gradients:  # the scaler of fp16 meets infinite gradients as a rule, and skips the step
+    if self.config.fp16 or not gradients:  # the scaler of fp16 meets infinite gradients as a rule, and skips the step
       return
     if not torch.stack([gradient.sum() for gradient in gradients]).isfinite().all():
-      raise loop.not_finite("a gradient is NaN or infinite", state.global_step + 1)
+      raise loop.not_finite("a gradient is NaN or infinite", self.trainer.state.global_step + 1)

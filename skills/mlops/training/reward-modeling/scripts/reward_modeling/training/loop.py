@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
-from transformers import TrainingArguments as Arguments
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
 from .. import quantized
 from ..base_rendering import BaseRenderer
 from ..errors import ModelError, RunError
-from ..hf import Dataset, LoraConfig
+from ..hf import Arguments, Dataset, LoraConfig
 from ..output_folder import discard_checkpoints, last_complete_checkpoint
 from ..terminal import QUIET_SECONDS, check_interrupted, console, log, progress
 from . import configuration, resuming, sharding
@@ -122,7 +121,7 @@ def run(trainer: Trainer, resume: str | None) -> tuple[torch.nn.Module, dict[str
   arguments = trainer.args
   for other in (PrinterCallback, ProgressCallback):
     trainer.remove_callback(other)
-  watch, batches, step = Watch(), trainer.get_batch_samples, trainer.training_step
+  watch, batches, step = Watch(trainer), trainer.get_batch_samples, trainer.training_step
   trainer.add_callback(watch)
   trainer.get_batch_samples = lambda *more: ([], None) if watch.was_complete else batches(*more)
 
@@ -166,7 +165,8 @@ def run(trainer: Trainer, resume: str | None) -> tuple[torch.nn.Module, dict[str
 class Watch(TrainerCallback):
   """losses: (step, its loss on the device) of each batch since they were last checked."""
 
-  def __init__(self) -> None:
+  def __init__(self, trainer: Trainer):
+    self.trainer = trainer  # whose state is another one once a checkpoint is read
     self.losses: list[tuple[int, torch.Tensor]] = []
     self.shown = contextlib.ExitStack()  # of a terminal's bar
     self.advance: Callable[[int], None] = lambda done: None
@@ -174,20 +174,18 @@ class Watch(TrainerCallback):
     self.began = False  # a step, after all of a checkpoint was read
     self.was_complete = False
 
-  def on_epoch_begin(
-    self, args: Arguments, state: TrainerState, control: TrainerControl, *_: object, **__: object
-  ) -> None:
+  def on_epoch_begin(self, *_: object, **__: object) -> None:
     """A checkpoint of the last step, in mid-epoch: transformers would train one more before it looks."""
-    self.was_complete = control.should_training_stop = state.global_step >= state.max_steps
+    state = self.trainer.state
+    self.was_complete = self.trainer.control.should_training_stop = state.global_step >= state.max_steps
 
   def on_step_begin(self, *_: object, **__: object) -> None:
     check_interrupted()
     self.began = True
 
-  def on_step_end(
-    self, args: Arguments, state: TrainerState, control: TrainerControl, *_: object, **__: object
-  ) -> None:
+  def on_step_end(self, *_: object, **__: object) -> None:
     """Losses are checked before they are logged or anything is saved: at each step a GPU would be waited for."""
+    control = self.trainer.control
     if control.should_log or control.should_evaluate or control.should_save or control.should_training_stop:
       self.check_losses()
     self.advance(1)
@@ -202,26 +200,24 @@ class Watch(TrainerCallback):
       if not math.isfinite(value):
         raise not_finite(f"the loss became {value}", step)
 
-  def on_save(self, args: Arguments, state: TrainerState, *_: object, **__: object) -> None:
-    from accelerate import PartialState
+  def on_save(self, *_: object, **__: object) -> None:
+    self.trainer.accelerator.wait_for_everyone()  # each process writes a part
+    if self.trainer.is_world_process_zero():
+      resuming.seal(Path(self.trainer.args.output_dir) / f"checkpoint-{self.trainer.state.global_step}")
 
-    PartialState().wait_for_everyone()  # each process writes a part
-    if state.is_world_process_zero:
-      resuming.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-
-  def on_train_begin(self, args: Arguments, state: TrainerState, *_: object, **__: object) -> None:
+  def on_train_begin(self, *_: object, **__: object) -> None:
+    state = self.trainer.state
     if state.is_world_process_zero and console().is_terminal:
       self.advance = self.shown.enter_context(progress("training", state.max_steps))
       self.advance(state.global_step)
 
-  def on_log(
-    self, args: Arguments, state: TrainerState, *_: object, logs: dict[str, float] | None = None, **__: object
-  ) -> None:
-    if not state.is_world_process_zero or not logs:
+  def on_log(self, *_: object, logs: dict[str, float], **__: object) -> None:
+    state = self.trainer.state
+    if not state.is_world_process_zero:
       return
     shown = "  ".join(f"{name} {float(logs[name]):.4g}" for name in SHOWN_VALUES if name in logs)
     # Where every step is logged, for a file, a line each few seconds is enough to read.
-    due = args.logging_steps != 1 or time.monotonic() - self.last_line >= QUIET_SECONDS
+    due = self.trainer.args.logging_steps != 1 or time.monotonic() - self.last_line >= QUIET_SECONDS
     if shown and (due or "eval_loss" in logs or state.global_step == state.max_steps):
       self.last_line = time.monotonic()
       log(f"step {state.global_step}/{state.max_steps}  {shown}")
