@@ -3,6 +3,7 @@
 import json
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -216,7 +217,7 @@ def by_words(prompts, completions, tools):
 
 def run(made, out, resume=None, **changed):
   """The summary of the run of a PPO in the folder `out`, from a checkpoint where one is given."""
-  return ppo_run.run_ppo(made, out, resume, PPORunSettings(**changed))[0]
+  return SimpleNamespace(**ppo_run.run_ppo(made, out, resume, PPORunSettings(**changed))[0])
 
 
 @pytest.fixture

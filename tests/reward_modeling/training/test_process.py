@@ -16,7 +16,7 @@ from reward_modeling.errors import DataError, RunError
 from reward_modeling.kinds import PROCESS
 from reward_modeling.precision import precision
 from reward_modeling.step_rendering import StepRenderer, default_separator
-from reward_modeling.training import configuration
+from reward_modeling.training import configuration, data
 from reward_modeling.training.packed import packed_batches
 from reward_modeling.training.process import IGNORED, StepCollator, class_weights, step_loss
 from reward_modeling.training.settings import LoraSettings
@@ -106,6 +106,15 @@ def test_steps_that_do_not_fit_are_counted(tiny):
   assert set(rows.dataset[0]["labels"]) == {1.0}
   with pytest.raises(DataError, match="no labeled step is left of 1 solutions"):
     render_solutions([long], made(tiny, max_length=5)[1])
+
+
+def test_the_first_solution_that_is_refused_is_told_first(tiny, monkeypatch):
+  """Whichever part of the data it lies in: a place is counted from the start of its part."""
+  monkeypatch.setattr(data, "CHUNK", 2)
+  bad = [Solution(PROMPT, ["one", " "], [1.0, 0.0], origin=f"rows.jsonl:{number}") for number in (2, 3)]
+  with pytest.raises(DataError, match="2 of 4 conversations") as refused:
+    render_solutions([LABELLED[0], *bad, LABELLED[1]], made(tiny)[1])
+  assert refused.value.where == "rows.jsonl:2"
 
 
 def settings_for(folder, **kwargs):

@@ -19,6 +19,8 @@ from .hf import Tokenizer
 from .results import sorted_json
 from .terminal import warn
 
+Faults = list[tuple[int, DataError]]
+"""(place, why it cannot be rendered)."""
 _TAG = re.compile(r"</?\w+>")
 
 
@@ -91,7 +93,7 @@ def content_rule(card: dict[str, Any] | None) -> str:
 class BaseRenderer:
   """By the rules of `rendering`. `counts` what happened, `first` where first; `longest` is the most that max_length could be.
 
-  `refused`: None, or gets (place, error) of what cannot be rendered."""
+  `refused`: None, or gets what cannot be rendered."""
 
   takes: ClassVar[Callable[..., tuple]]
   policies: ClassVar[tuple[str, ...]]
@@ -123,7 +125,7 @@ class BaseRenderer:
     self.special_tokens_in_content = "parsed" if text_format == "rendered" else special_tokens_in_content
     self.counts: Counter[str] = Counter()
     self.first: dict[str, str] = {}
-    self.refused: list[tuple[int, DataError]] | None = None
+    self.refused: Faults | None = None
     self._arguments = Arguments(self._filled)
     self._last_templated: tuple[Any, bool] = (None, False)
 
@@ -134,10 +136,10 @@ class BaseRenderer:
   def render(self, *one, where: object = None, **named) -> Any:
     return self.render_all([self.takes(*one, **named, origin=where)])[0]
 
-  def render_all(self, inputs: Sequence[Any], refused: list[tuple[int, DataError]] | None = None) -> list[Any]:
+  def render_all(self, inputs: Sequence[Any], refused: Faults | None = None) -> list[Any]:
     """None where the policy leaves one out. refused: by default the renderer's own; without any, a DataError."""
     refused = self.refused if refused is None else refused
-    faults: list[tuple[int, DataError]] = []
+    faults: Faults = []
 
     def tried(place: int, function: Callable, *arguments) -> Any:
       try:
@@ -151,8 +153,9 @@ class BaseRenderer:
     known = {"": [], **dict(zip(distinct, self._tokens(list(distinct)), strict=True))}
     ids = [parts and [known[part] if isinstance(part, str) else part for part in parts] for parts in texts]
     rendered = [None if own is None else tried(i, self._fit, own, *inputs[i]) for i, own in enumerate(ids)]
+    faults.sort(key=lambda fault: fault[0])
     if faults and refused is None:
-      raise refused_together(sorted(faults, key=lambda fault: fault[0]), len(inputs))
+      raise refused_together(faults, len(inputs))
     if refused is not None:
       refused += faults
       for _, error in faults:
@@ -330,7 +333,7 @@ def opening_ids(tokenizer) -> list[int]:
   return ids[: len(ids) - len(plain)] if ids[len(ids) - len(plain) :] == plain else ids[:1]
 
 
-def refused_together(faults: Sequence[tuple[int, DataError]], total: int) -> DataError:
+def refused_together(faults: Faults, total: int) -> DataError:
   first = faults[0][1]
   if len(faults) == 1:
     return first

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import process, processes
 from .aggregation import NO_ERROR, first_flag, step_rewards
-from .base_rendering import refused_together
+from .base_rendering import Faults, refused_together
 from .data.reading import Stream, stream
 from .data.records import Ranking
 from .data.writing import counted, tell_moved, with_metadata
@@ -158,7 +158,7 @@ def scored_rankings(
   model: Model, rankings: Iterable[Ranking], settings: ScoreSettings, advance: Callable[[int], None]
 ) -> Iterator[ScoredRanking]:
   """In input order. Raises DataError, which names all that the template refuses, where --refused stops."""
-  refused: list[tuple[int, DataError]] = []
+  refused: Faults = []
   seen, stops = 0, settings.refused == "stop"
   if renderer := getattr(model, "renderer", None):  # several models have one each, and stop at the first that refuses
     renderer.refused = refused

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from .. import checkpoints
 from ..attributes import Attributes
-from ..base_rendering import BaseRenderer, refused_together
+from ..base_rendering import BaseRenderer, Faults, refused_together
 from ..cli import flag
 from ..data.audit import Finding, unreadable, without_errors
 from ..data.reading import check_verbatim, load
 from ..data.records import Record, Records, split_by_prompt
 from ..errors import DataError, UsageError
-from ..hf import Dataset, Model
+from ..hf import Arguments, Dataset, Model
 from ..kinds import Kind
 from ..settings import SHARED_PREFIX_HELP
 from ..terminal import listed, warn
 from .settings import DataSettings, Settings
 
 CHUNK = 1024
+"""Records whose texts are in memory at a time."""
 FEW = 20
 MANY_DROPPED = 0.05
 
@@ -96,9 +97,18 @@ class Rows:
   size: str
 
 
-def settle_refused(refused: list[tuple[int, DataError]], total: int, lost: str, drop: bool) -> None:
+def rendered(
+  records: Sequence[Record], asked: Callable[[Record], tuple], renderer: BaseRenderer, refused: Faults
+) -> Iterator[tuple[Record, Any]]:
+  """Each with what the renderer makes of it."""
+  for start in range(0, len(records), CHUNK):
+    part = records[start : start + CHUNK]
+    yield from zip(part, renderer.render_all([*map(asked, part)], refused), strict=True)
+
+
+def settle_refused(refused: Faults, total: int, lost: str, drop: bool) -> None:
   """Of conversations that could not be rendered: one DataError, or with `drop` a warning that `lost` is gone."""
-  error = refused_together(sorted(refused, key=lambda fault: fault[0]), total)
+  error = refused_together(refused, total)
   if not drop:
     hint = f"leave such rows out with --audit drop, or fix them: {error.hint}"
     raise DataError(error.message, where=error.where, hint=hint)
@@ -129,6 +139,13 @@ class Learner:
   folds: ClassVar[int | None] = None
   model: ClassVar[Kind]
   task_type: ClassVar[str]
+
+  def config(
+    self, settings: Settings, fields: Mapping[str, object], parameters: int, *, has_eval: bool
+  ) -> tuple[Arguments, str]:
+    from .configuration import trainer_config
+
+    return trainer_config(self.config_class(), settings, fields, parameters, has_eval=has_eval, **self.own_fields())
 
   def own_fields(self) -> dict[str, Any]:
     return {}

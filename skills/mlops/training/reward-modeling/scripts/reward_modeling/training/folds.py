@@ -102,10 +102,8 @@ def cross_validate(
     loaded, renderer = load()
     model = loaded.model
     with tempfile.TemporaryDirectory() as folder:
-      own, parameters = replace(settings, output_dir=folder), model.num_parameters()
-      config, _ = configuration.trainer_config(
-        kind.config_class(), own, fields, parameters, has_eval=False, **kind.own_fields()
-      )
+      own = replace(settings, output_dir=folder)
+      config, _ = kind.config(own, fields, model.num_parameters(), has_eval=False)
       if fold >= len(losses):
         rendered = kind.render(train, renderer, settings.drop_refused)
         lora = configuration.lora_of(settings, kind.task_type, head_name(model))

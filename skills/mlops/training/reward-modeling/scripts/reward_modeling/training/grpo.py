@@ -49,7 +49,8 @@ class _Ours:
   policy: Policy
 
   def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], None, dict]:
-    return [self.policy.prompt_ids(_messages(prompt)) for prompt in prompts], None, {}
+    asked = [[{key: own for key, own in one.items() if own is not None} for one in prompt] for prompt in prompts]
+    return [*map(self.policy.prompt_ids, asked)], None, {}
 
   def create_model_card(self, *_: object, **__: object) -> None:
     """Ours is written with the policy; TRL's, in the output folder at each checkpoint, knows nothing of the run."""
@@ -66,10 +67,6 @@ class _Ours:
       found = step_advantages(rewards, lengths, longest, config.num_generations, config.scale_rewards)
       output["advantages"] = found[first : first + len(inputs), :width].to(output["advantages"].device)
     return output
-
-
-def _messages(prompt: list[dict]) -> list[dict]:
-  return [{key: value for key, value in message.items() if value is not None} for message in prompt]
 
 
 class GRPORun(TrainerCallback):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..base_rendering import Faults
 from ..cli import flag, fraction, non_negative_number
 from ..data.audit import audit
 from ..data.records import Comparison, Message, comparisons, ranked_by_ratings
@@ -217,7 +218,7 @@ def _rendered(renderer: Renderer) -> int:
 
 
 def _render_groups(
-  groups: list[list[Comparison]], renderer: Renderer, counts: dict[str, int], refused: list[tuple[int, DataError]]
+  groups: list[list[Comparison]], renderer: Renderer, counts: dict[str, int], refused: Faults
 ) -> Iterator[tuple[dict[str, list], list[Comparison]]]:
   """The row of each group and its pairs; equal completions of a group are one sequence."""
   asked = [
@@ -228,7 +229,7 @@ def _render_groups(
     }
     for own in groups
   ]
-  faults: list[tuple[int, DataError]] = []
+  faults: Faults = []
   rendered = renderer.render_all([one for own in asked for one in own.values()], faults)
   for place, _ in faults:
     rendered[place] = REFUSED

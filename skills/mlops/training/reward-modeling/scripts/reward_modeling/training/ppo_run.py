@@ -23,7 +23,7 @@ from .policy import Policy
 from .ppo import PPO
 from .prompts import Prompt
 from .reinforcement import Entries, RunLog, concerns, entries_until, start_and_end
-from .results import PlannedPPO, PPOSummary, TrainedPPO
+from .results import PlannedPPO, TrainedPPO
 from .rewards import PolicyRewards
 from .settings import RESPONSE_LENGTH, VALUE_MODELS, PPORunSettings, PPOSettings
 
@@ -119,15 +119,15 @@ class PPORun:
     return {name: str(value) for name, value in named.items() if name not in PER_PROCESS}
 
   def train(self, output_dir: Path, resume: str | None) -> tuple[dict[str, Any], Entries]:
-    summary, history = run_ppo(self.ppo, output_dir, resume, self.settings)
+    found = run_ppo(self.ppo, output_dir, resume, self.settings)
     self.accelerator.end_training()
-    return vars(summary), history
+    return found
 
 
 # ---- the course ----
 
 
-def run_ppo(ppo: PPO, folder: Path, resume: str | None, settings: PPORunSettings) -> tuple[PPOSummary, Entries]:
+def run_ppo(ppo: PPO, folder: Path, resume: str | None, settings: PPORunSettings) -> tuple[dict[str, Any], Entries]:
   """Train to the end, to the KL budget, or to an error. Returns the summary of the run and the entries of its log.
 
   Raises RunError, naming the update.
@@ -164,21 +164,20 @@ def run_ppo(ppo: PPO, folder: Path, resume: str | None, settings: PPORunSettings
   return summarize_run(ppo, run_log.entries, stopped), run_log.entries
 
 
-def summarize_run(ppo: PPO, history: Entries, stopped: str | None) -> PPOSummary:
+def summarize_run(ppo: PPO, history: Entries, stopped: str | None) -> dict[str, Any]:
   ends = start_and_end(history, ("reward", "kl", "kl_k3", "length", "eos_rate"))
   rewards = [entry["reward"] for entry in history]
   seconds = sum(entry["seconds"] for entry in history)
-  return PPOSummary(
-    updates=ppo.done,
-    episodes=history[-1]["episode"],
-    stopped=stopped,
-    **ends,
-    kl_coef=ppo.kl_coef,
-    warnings=concerns(*ends.values(), ppo.settings.warn_kl, rewards=rewards),
-    seconds={**ppo.seconds, "all": seconds},
-    samples_per_second=history[-1]["episode"] / max(seconds, 1e-9),
-    settings=asdict(ppo.settings) | {"world_size": ppo.world, "batch_size": ppo.batch_size},
-  )
+  return ends | {
+    "updates": ppo.done,
+    "episodes": history[-1]["episode"],
+    "stopped": stopped,
+    "kl_coef": ppo.kl_coef,
+    "warnings": concerns(*ends.values(), ppo.settings.warn_kl, rewards=rewards),
+    "seconds": {**ppo.seconds, "all": seconds},
+    "samples_per_second": history[-1]["episode"] / max(seconds, 1e-9),
+    "settings": asdict(ppo.settings) | {"world_size": ppo.world, "batch_size": ppo.batch_size},
+  }
 
 
 # ---- checkpoints: what is trained, the optimizer, and how far it came. Random states follow from the seed ----

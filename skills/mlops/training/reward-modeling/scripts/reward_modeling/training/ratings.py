@@ -19,7 +19,7 @@ from ..errors import DataError
 from ..evaluation.inputs import TOO_LONG
 from ..rendering import Conversation, Renderer
 from ..terminal import log
-from .data import CHUNK, Data, Rows, read_data, settle_refused
+from .data import Data, Rows, read_data, rendered, settle_refused
 from .objectives import OBJECTIVES
 from .pairs import Pairs
 from .settings import DataSettings
@@ -109,11 +109,9 @@ class Ratings(Pairs):
   def render(self, records: Sequence[Rated], renderer: Renderer, drop: bool, *, held_out: bool = False) -> Rows:
     from datasets import Dataset
 
-    kept, refused, cut = [], [], renderer.counts["truncated"]
-    for start in range(0, len(records), CHUNK):
-      part = records[start : start + CHUNK]
-      asked = [Conversation(one.prompt, one.completion, one.tools, one.origin) for one in part]
-      kept += [(one, done.ids) for one, done in zip(part, renderer.render_all(asked, refused), strict=True) if done]
+    refused, cut = [], renderer.counts["truncated"]
+    done = rendered(records, lambda one: (one.prompt, one.completion, one.tools, one.origin), renderer, refused)
+    kept = [(one, found.ids) for one, found in done if found]
     counts = {"answers": len(records), "dropped_over_length": len(records) - len(kept) - len(refused)}
     if refused:
       settle_refused(refused, len(records), f"{len(refused)} answers", drop)

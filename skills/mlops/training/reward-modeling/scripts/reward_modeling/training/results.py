@@ -163,23 +163,15 @@ class TrainedPolicy(PolicyRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOSummary:
-  settings: dict[str, object]
+class TrainedPPO(TrainedPolicy):
   updates: int
   episodes: int
   stopped: str | None
   """Why the run ended before its time."""
-  beginning: dict[str, Number]
-  end: dict[str, Number]
   kl_coef: Number
   """At the end."""
-  warnings: list[str]
   seconds: dict[str, Number]
   samples_per_second: Number
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainedPPO(PPOSummary, TrainedPolicy):
   batches: str
   """How forward passes computed rows, and why."""
 

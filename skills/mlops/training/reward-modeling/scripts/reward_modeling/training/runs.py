@@ -17,7 +17,7 @@ from ..evaluation.ratings import RatingEvaluation
 from ..evaluation.results import EVALUATIONS
 from ..evaluation.steps import StepEvaluation
 from ..heads import head_name
-from ..hf import Arguments, Model
+from ..hf import Model
 from ..lengths import longest_input, positions
 from ..output_folder import TRAINED_ON
 from ..output_folder import checkpoints as checkpoints_in
@@ -40,7 +40,9 @@ def train(kind: Learner, settings: Settings, fields: Mapping[str, object]) -> Mo
 
     return estimate(kind, settings)
   (output_dir, resume), report = settings.begin(*settings.inputs), _report(kind, settings)
-  _config(kind, settings, fields, 0, settings.has_evaluation)  # what the trainer refuses is refused before data is read
+  kind.config(
+    settings, fields, 0, has_eval=settings.has_evaluation
+  )  # what the trainer refuses is refused before data is read
   data = kind.read(settings)
   kind = kind.prepared(data, settings.model_name_or_path)
   loaded, renderer = _model(kind, settings)
@@ -51,7 +53,7 @@ def train(kind: Learner, settings: Settings, fields: Mapping[str, object]) -> Mo
   renderer.warn_of_losses(only=OF_TEXTS)
   eval_rows = kind.render(data.held_out, renderer, drop, held_out=True) if data.held_out else None
   held_out = eval_rows.records if eval_rows and drop else data.held_out
-  config, reason = _config(kind, settings, fields, loaded.model.num_parameters(), bool(eval_rows))
+  config, reason = kind.config(settings, fields, loaded.model.num_parameters(), has_eval=bool(eval_rows))
   log(f"settings for {reason}: {listed(configuration.config_summary(config, fields))}")
   seen = _seen(settings.model_name_or_path, rows.records if kind.folds else held_out)
   result = {
@@ -172,13 +174,6 @@ def _say_what_is_saved(output_dir: Path, difference: float) -> None:
       f"{names} stay in {output_dir} ({size:.0f} MB): they are for resuming only, "
       "delete them, or train with --save_strategy no"
     )
-
-
-def _config(
-  kind: Learner, settings: Settings, fields: Mapping[str, object], parameters: int, has_eval: bool
-) -> tuple[Arguments, str]:
-  own = kind.own_fields()
-  return configuration.trainer_config(kind.config_class(), settings, fields, parameters, has_eval=has_eval, **own)
 
 
 def _model(kind: Learner, settings: Settings) -> tuple[checkpoints.Loaded, BaseRenderer]:

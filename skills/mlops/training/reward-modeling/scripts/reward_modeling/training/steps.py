@@ -16,7 +16,7 @@ from ..kinds import PROCESS
 from ..settings import neutral_flag
 from ..step_rendering import STEPS_OVERLONG, StepRenderer, default_separator, supervised_text
 from ..terminal import listed, log
-from .data import CHUNK, Data, Learner, Rows, read_data, settle_refused
+from .data import Data, Learner, Rows, read_data, rendered, settle_refused
 from .settings import DataSettings
 
 if TYPE_CHECKING:
@@ -161,29 +161,27 @@ def render_solutions(
       return set(random.Random(f"{seed}:{number}").sample(places, steps_per_solution))
     return set(places)
 
+  def labeled(one: Solution) -> tuple:
+    end = max(i for i, label in enumerate(one.labels, 1) if label is not None)
+    return one.prompt, one.steps[:end], one.origin
+
   rows, kept, refused = [], [], []
-  for start in range(0, len(solutions), CHUNK):
-    part = solutions[start : start + CHUNK]
-    labeled = [max(i for i, label in enumerate(one.labels, 1) if label is not None) for one in part]
-    rendered = renderer.render_all(
-      [(one.prompt, one.steps[:end], one.origin) for one, end in zip(part, labeled, strict=True)], refused
-    )
-    for number, (one, solution) in enumerate(zip(part, rendered, strict=True), start):
-      counts["steps"] += len(one.steps)
-      counts["steps_unlabeled"] += one.labels.count(None) + len(one.steps) - len(one.labels)
-      if solution is None:
-        continue
-      at = zip(solution.positions[renderer.from_start :], one.labels, strict=False)
-      labels = {place: label for place, label in at if label is not None}
-      chosen = drawn(number, sorted(labels))
-      counts["labels_not_drawn"] += len(labels) - len(chosen)
-      counts["labels_used"] += len(chosen)
-      counts["correct_steps"] += sum(labels[place] >= 0.5 for place in chosen)
-      if chosen:
-        kept.append(one)
-        made = _rows_of(renderer.rows(solution), {place: labels[place] for place in chosen})
-        start = {"start": solution.positions[0]} if renderer.from_start else {}
-        rows += [row | start for row in made]
+  for number, (one, solution) in enumerate(rendered(solutions, labeled, renderer, refused)):
+    counts["steps"] += len(one.steps)
+    counts["steps_unlabeled"] += one.labels.count(None) + len(one.steps) - len(one.labels)
+    if solution is None:
+      continue
+    at = zip(solution.positions[renderer.from_start :], one.labels, strict=False)
+    labels = {place: label for place, label in at if label is not None}
+    chosen = drawn(number, sorted(labels))
+    counts["labels_not_drawn"] += len(labels) - len(chosen)
+    counts["labels_used"] += len(chosen)
+    counts["correct_steps"] += sum(labels[place] >= 0.5 for place in chosen)
+    if chosen:
+      kept.append(one)
+      made = _rows_of(renderer.rows(solution), {place: labels[place] for place in chosen})
+      start = {"start": solution.positions[0]} if renderer.from_start else {}
+      rows += [row | start for row in made]
   if refused:
     settle_refused(refused, len(solutions), f"{len(refused)} solutions", drop_refused)
     counts["dropped_refused"] = len(refused)
