@@ -85,7 +85,7 @@ def kl_from(start: Any, path: Path, seed: int) -> float:
   from reward_modeling.training.policy import Policy, sample
 
   policy = Policy.from_pretrained(str(path))
-  asked = [policy.prompt_ids(p.messages) for p in sandbox.make_questions(BENCHMARK.JUDGED, seed, split="test")]
+  asked = [policy.renderer.prompt_ids(p.messages) for p in sandbox.make_questions(BENCHMARK.JUDGED, seed, split="test")]
   answers = sample(policy, asked, max_new_tokens=LONGEST, seed=seed, batch_size=256)
   total = 0.0
   with torch.inference_mode():

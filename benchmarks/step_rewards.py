@@ -118,7 +118,7 @@ def solved(path: Path, seed: int) -> float:
 
   policy = Policy.from_pretrained(str(path))
   asked = [one.prompt for one in arithmetic.chains(FRESH, seed + 2, split="test")]
-  ids = [policy.prompt_ids(prompt) for prompt in asked]
+  ids = [policy.renderer.prompt_ids(prompt) for prompt in asked]
   answers = sample(policy, ids, max_new_tokens=LONGEST, seed=seed, batch_size=256)
   right = 0
   for prompt, answer in zip(asked, answers, strict=True):

@@ -341,7 +341,7 @@ def load_one(steps):
 
 def test_a_prefix_is_sampled_alike_in_any_company(policy, file):
   loaded = Policy.from_pretrained(str(policy))
-  ids = [loaded.prompt_ids(row["prompt"]) for row in rows(6)]
+  ids = [loaded.renderer.prompt_ids(row["prompt"]) for row in rows(6)]
   how = {"max_new_tokens": 12, "seed": 1}
   together = sample(loaded, ids, numbers=range(6), **how)
   assert together == [sample(loaded, [own], numbers=[n], **how)[0] for n, own in enumerate(ids)]

@@ -29,14 +29,14 @@ def policy(request, tiny):
 
 @pytest.fixture(scope="module")
 def prompts(policy):
-  return [policy.prompt_ids([{"role": "user", "content": text}]) for text in OTHERS]
+  return [policy.renderer.prompt_ids([{"role": "user", "content": text}]) for text in OTHERS]
 
 
 # ---- prompts and answers ------------------------------------------------------------------------------------------
 
 
 def test_a_prompt_ends_where_the_answer_begins_and_an_answer_comes_back_as_its_text(policy):
-  head = policy.prompt_ids(ASKED)
+  head = policy.renderer.prompt_ids(ASKED)
   whole = policy.tokenizer(
     policy.renderer.text([*ASKED, {"role": "assistant", "content": "blue green"}]), add_special_tokens=False
   )["input_ids"]
@@ -114,7 +114,7 @@ def test_generation_settings_of_the_checkpoint_do_not_leak_into_sampling(tmp_pat
   plain = Policy.from_pretrained(str(folder), device="cpu")
   GenerationConfig(repetition_penalty=5.0, do_sample=True, top_k=1, eos_token_id=2).save_pretrained(folder)
   fussy = Policy.from_pretrained(str(folder), device="cpu")
-  prompt = [plain.prompt_ids(ASKED)] * 4
+  prompt = [plain.renderer.prompt_ids(ASKED)] * 4
   assert sample(plain, prompt, max_new_tokens=8) == sample(fussy, prompt, max_new_tokens=8)
   policies.save_policy(fussy, tmp_path / "saved", {})
   assert GenerationConfig.from_pretrained(tmp_path / "saved").repetition_penalty == 5.0, "it is put back on saving"
@@ -176,7 +176,7 @@ def test_a_value_belongs_to_what_was_written_before_its_token(way, policy, promp
 @WAYS
 def test_value_models_start_at_nothing_or_at_the_reward_model(way, tiny, toy_model):
   policy = Policy.from_pretrained(str(tiny("qwen2")), device="cpu")
-  prompt = policy.prompt_ids(ASKED)
+  prompt = policy.renderer.prompt_ids(ASKED)
   row = policy, [prompt], [[10, 20]]
   for kind in ("policy", "shared"):
     with torch.no_grad():

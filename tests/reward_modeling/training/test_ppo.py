@@ -233,7 +233,7 @@ def make(tiny, tmp_path):
     policy.end_tokens += tuple(range(100, 160))  # so that random answers end, at any length
     asked = [[{"role": "user", "content": text}] for text in ("hello", "one two three four", "red apples")][:prompts]
     actor = actor_critic(policy, value_model, chosen.temperature, peft_config)
-    ready = [Prompt(policy.prompt_ids(messages), messages) for messages in asked]
+    ready = [Prompt(policy.renderer.prompt_ids(messages), messages) for messages in asked]
     made = ppo.PPO(policy, actor, rewards, ready, chosen, Accelerator(cpu=True), packed)
     made.run = partial(run, made, out)
     return made

@@ -4,6 +4,7 @@ DPO (arXiv:2305.18290, equation 5); ImplicitPRM and EurusPRM: the sum to the end
 """
 
 from dataclasses import replace
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from .golden import GOLDEN_TOLERANCE, largest_difference
 from .hf import Model, Tokenizer
 from .kinds import PROCESS
 from .precision import best_device, usable
-from .pretrained import read_model, read_tokenizer
+from .pretrained import read_language_model, read_tokenizer
 from .public_table import Family
 from .rendering import Rendered, Renderer
 from .step_rendering import RenderedSolution, StepRenderer
@@ -69,8 +70,6 @@ def load_log_ratio(
   path: str, reference: str, *, dtype: str, device: str | None, scale: float = 1.0, of_steps: bool = False
 ) -> tuple[LogRatio, Tokenizer, list[str]]:
   """(a language model and its reference as one, tokenizer, notes). Raises ModelError when they share no vocabulary."""
-  from transformers import AutoModelForCausalLM
-
   device, tokenizer = usable(device or best_device()), read_tokenizer(path)
   differ = len(tokenizer.get_vocab().items() ^ read_tokenizer(reference).get_vocab().items())
   if differ:
@@ -78,16 +77,9 @@ def load_log_ratio(
       f"{path} and {reference} have other vocabularies ({differ} tokens differ), so no log-ratio",
       hint="--reference_model_name_or_path is the model that its training started from",
     )
-  models = []
   notes = [f"reward: {scale:g} times the log-probability of the answer by {path} less that by {reference}"]
-  run = {"scores": False, "strict": True, "dtype": getattr(torch, dtype)}
-  for name in (path, reference):
-    model, missing, more = read_model(AutoModelForCausalLM, name, **run)
-    if missing:
-      raise ModelError(f"{name} is not a language model: it lacks {len(missing)} weights, as {missing[0]}")
-    models.append(model)
-    notes += more
-  return LogRatio(*models, scale, of_steps=of_steps).to(device), tokenizer, notes
+  models, more = zip(*(read_language_model(name, getattr(torch, dtype)) for name in (path, reference)), strict=True)
+  return LogRatio(*models, scale, of_steps=of_steps).to(device), tokenizer, [*notes, *chain(*more)]
 
 
 class AnswerRenderer(Renderer):

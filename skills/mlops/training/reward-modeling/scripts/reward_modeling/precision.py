@@ -3,19 +3,14 @@
 On a CPU without bf16 instructions a bf16 matrix product takes 60 times as long as one in fp32.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping
 from os import environ
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from .errors import UsageError
+from .hf import Device
 from .terminal import warn
-
-if TYPE_CHECKING:
-  import torch
 
 INSTRUCTIONS = {
   "bfloat16": ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16"),
@@ -40,7 +35,7 @@ def best_device() -> str:
   return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def where_it_fits(size: int, device: torch.device) -> torch.device:
+def where_it_fits(size: int, device: Device) -> Device:
   """The device, or the CPU where so many bytes do not fit there."""
   import torch
 

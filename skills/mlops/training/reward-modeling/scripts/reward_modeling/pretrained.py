@@ -7,7 +7,7 @@ from typing import Any
 
 from . import hub, weights
 from .errors import ModelError, UsageError, UserError
-from .hf import Config
+from .hf import Config, Dtype
 from .model_folder import CONFIG, check_config, check_folder, hub_file, own_code, pickled_weights, read_json, snapshot
 from .tokenizer_setup import check_tells_apart
 
@@ -72,6 +72,17 @@ def read_model(
     model, info = loaded_by(path, lambda: auto_class.from_pretrained(path, dtype=dtype, **options, **labels))
   notes = weights.check_loaded(path, model, info, scores=scores, strict=strict)
   return model, sorted(info["missing_keys"]), [*notes, *notes_of_files(path)]
+
+
+def read_language_model(path: str, dtype: Dtype) -> tuple[Any, list[str]]:
+  """(model, notes)"""
+  from transformers import AutoModelForCausalLM
+
+  model, missing, notes = read_model(AutoModelForCausalLM, path, scores=False, strict=True, dtype=dtype)
+  if missing:
+    what = f"{path} is not a language model: it lacks the weights of {len(missing)} layers ({missing[0]})"
+    raise ModelError(what, hint="they would be random: give a folder that was saved with them")
+  return model, notes
 
 
 def notes_of_files(path: str) -> list[str]:

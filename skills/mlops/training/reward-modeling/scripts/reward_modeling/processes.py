@@ -1,7 +1,5 @@
 """The processes of torchrun that score together: each computes a part, all know all of it, an error of one ends them all."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import pickle
@@ -12,16 +10,13 @@ from dataclasses import asdict
 from itertools import count
 from os import environ
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from .errors import UsageError, UserError
+from .hf import Store
 from .outputs import write_whole
 from .results import to_json
 from .terminal import is_first_process, log
-
-if TYPE_CHECKING:
-  from _typeshed import DataclassInstance
-  from torch.distributed import Store
 
 _T = TypeVar("_T")
 FREE = ("output", "overwrite", "report", "write_card", "device", "max_tokens_per_batch")
@@ -29,8 +24,6 @@ FREE = ("output", "overwrite", "report", "write_card", "device", "max_tokens_per
 POLL_SECONDS = 0.005
 TELL_SECONDS, LEAVE_SECONDS = 60.0, 5.0
 """How long one waits for the first, which may be busy with a forward pass, to tell an error; and the first for all to leave."""
-
-_team: Team | None = None
 
 
 class Team:
@@ -41,7 +34,7 @@ class Team:
     self.folder: Path | None = None
     self._gathered, self._shards = count(), count()
 
-  def keep(self, output: str | Path, settings: DataclassInstance, files: Iterable[str | None]) -> None:
+  def keep(self, output: str | Path, settings: object, files: Iterable[str | None]) -> None:
     """Keep what is computed in shards beside the output, for a run that is started again with like settings and files."""
     state = [[name, *_state(Path(name).expanduser())] for name in files if name]
     own = {name: value for name, value in asdict(settings).items() if name not in FREE}
@@ -90,6 +83,9 @@ def _state(path: Path) -> list[tuple[str, int, int]]:
   """Name, size and time of its files; a hub id has none."""
   files = [path, *sorted(path.rglob("[!.]*"))]
   return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+
+
+_team: Team | None = None
 
 
 def team() -> Team | None:

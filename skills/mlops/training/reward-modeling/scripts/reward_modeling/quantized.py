@@ -1,15 +1,9 @@
 """QLoRA (arXiv:2305.14314): frozen weights in 4 bits in training, a plain fp32 model at the end."""
 
-from __future__ import annotations
-
 import os
-from typing import TYPE_CHECKING
 
 from .heads import HEAD_NAMES, unwrapped
-from .hf import LoraConfig, Model
-
-if TYPE_CHECKING:
-  import torch
+from .hf import Dtype, LoraConfig, Model, Module
 
 
 def loading() -> dict[str, object]:
@@ -32,7 +26,7 @@ def is_quantized(model: Model) -> bool:
   return getattr(unwrapped(model), "quantization_method", None) is not None
 
 
-def compute_in(model: Model, dtype: torch.dtype) -> None:
+def compute_in(model: Model, dtype: Dtype) -> None:
   for module in model.modules():
     if _in_4bit(module):
       module.compute_dtype = dtype
@@ -72,5 +66,5 @@ def merged(model: Model) -> Model:
   return base.float().to("cpu")
 
 
-def _in_4bit(module: torch.nn.Module) -> bool:
+def _in_4bit(module: Module) -> bool:
   return hasattr(getattr(module, "weight", None), "quant_state")

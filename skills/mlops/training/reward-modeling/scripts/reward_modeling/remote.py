@@ -1,7 +1,5 @@
 """Rewards that servers give: requests side by side, answers in input order, and patience where a server is busy or restarts."""
 
-from __future__ import annotations
-
 import random
 import threading
 import time
@@ -10,15 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from itertools import chain, count, groupby
-from typing import TYPE_CHECKING
 
 from .errors import DataError, RunError, UsageError, UserError
+from .hf import Response
 from .rendering import Conversation, Rendered, Renderer
 from .score_settings import SERVE
 from .scoring import Progress, Scores, Text, as_messages
-
-if TYPE_CHECKING:
-  from httpx2 import Response
 
 Body = dict[str, object]
 Ask = Callable[[list[str], list[list[int]], str], Body]

@@ -14,12 +14,10 @@ import sys
 import textwrap
 from dataclasses import dataclass, fields, is_dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar, TextIO
+from typing import Any, ClassVar, TextIO
 
 from .errors import RunError, UserError
-
-if TYPE_CHECKING:
-  from pydantic import TypeAdapter
+from .hf import TypeAdapter
 
 Number = float | None
 """A number; null in JSON where it is NaN or infinite."""
@@ -62,11 +60,11 @@ class Stopped(Result):
   error: ErrorText
 
 
-def adapter(script: str) -> "TypeAdapter":
-  from pydantic import TypeAdapter
+def adapter(script: str) -> TypeAdapter:
+  import pydantic
 
   module, _, name = SCRIPT_RESULTS[script].partition(":")
-  return TypeAdapter(getattr(importlib.import_module(f".{module}", __package__), name) | Stopped)
+  return pydantic.TypeAdapter(getattr(importlib.import_module(f".{module}", __package__), name) | Stopped)
 
 
 def json_schema(script: str) -> Row:

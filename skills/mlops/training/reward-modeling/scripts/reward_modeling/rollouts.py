@@ -293,6 +293,6 @@ class Rollouts:
 
 def prefix_ids(policy: Policy, one: Labeled, k: int, separator: str) -> list[int]:
   """The prompt, then k steps as the start of the answer; special tokens in them are text."""
-  special, row = policy.renderer.special, one.ranking
+  renderer, special, row = policy.renderer, policy.renderer.special, one.ranking
   text = policy.gap + "".join(step + separator for step in one.steps[:k])
-  return policy.prompt_ids(row.prompt, None, row.origin) + special.ids(special.marked(text))
+  return renderer.prompt_ids(row.prompt, where=row.origin) + special.ids(special.marked(text))

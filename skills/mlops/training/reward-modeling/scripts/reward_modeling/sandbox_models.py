@@ -165,7 +165,7 @@ def policy_answers(
   from .training.policy import Policy, sample
 
   policy = Policy.from_pretrained(str(path))
-  ids = [policy.prompt_ids(asked.messages) for asked in prompts]
+  ids = [policy.renderer.prompt_ids(asked.messages) for asked in prompts]
   longest = PPO_DEFAULTS["response_length"]
   answers = sample(policy, ids, max_new_tokens=longest, temperature=temperature, seed=seed, batch_size=256)
   texts = [policy.reply(answer)[0]["content"] for answer in answers]

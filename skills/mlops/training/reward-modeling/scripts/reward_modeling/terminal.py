@@ -1,15 +1,11 @@
 """What a script says on stderr while it works: lines, warnings, tables and progress, by rich, which is imported late."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-  from rich.console import Console
+from .hf import Console
 
 _Cell = str | float | bool | None
 QUIET_SECONDS = 5.0  # between two progress lines where there is no terminal
@@ -20,9 +16,9 @@ _console: Console | None = None
 def console() -> Console:
   global _console
   if _console is None:
-    from rich.console import Console
+    import rich.console
 
-    _console = Console(stderr=True, highlight=False, soft_wrap=True)
+    _console = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
   return _console
 
 

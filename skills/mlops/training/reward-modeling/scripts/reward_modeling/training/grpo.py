@@ -50,7 +50,7 @@ class _Ours:
 
   def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], None, dict]:
     asked = [[{key: own for key, own in one.items() if own is not None} for one in prompt] for prompt in prompts]
-    return [*map(self.policy.prompt_ids, asked)], None, {}
+    return [*map(self.policy.renderer.prompt_ids, asked)], None, {}
 
   def create_model_card(self, *_: object, **__: object) -> None:
     """Ours is written with the policy; TRL's, in the output folder at each checkpoint, knows nothing of the run."""

@@ -106,7 +106,7 @@ def fit(
     model, summary = run(trainer, resume)
   summary["batches"] = f"padded, since {why_padded}" if why_padded else "packed"
   quantized.compute_in(model, torch.float32)
-  return (sharding.gathered(model, plain, arguments.device) if plain is not None else model), summary
+  return (sharding.gathered(trainer, plain) if plain is not None else model), summary
 
 
 def _with_lengths(dataset: Dataset, arguments: Arguments) -> Dataset:

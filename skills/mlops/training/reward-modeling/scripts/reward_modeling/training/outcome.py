@@ -121,8 +121,6 @@ class OutcomeTrainer(RewardTrainer):
     super().log(logs, start_time)
 
   def _gather_ragged(self, values: Tensor) -> Tensor:
-    if self.accelerator.num_processes == 1:
-      return values
     gathered = self.accelerator.gather(self.accelerator.pad_across_processes(values, pad_index=float("nan")))
     return gathered[~gathered.isnan()]
 

@@ -13,7 +13,7 @@ from ..cli import flag, fraction, non_negative_number
 from ..data.audit import audit
 from ..data.records import Comparison, Message, comparisons, ranked_by_ratings
 from ..errors import DataError, UsageError
-from ..hf import Model, Tokenizer
+from ..hf import Arguments, Model, Tokenizer
 from ..kinds import OUTCOME
 from ..rendering import OVERLONG, Conversation, Rendered, Renderer
 from ..results import sorted_json
@@ -24,8 +24,6 @@ from .objectives import OBJECTIVES
 from .settings import DataSettings
 
 if TYPE_CHECKING:
-  from trl import RewardConfig
-
   from ..evaluation.pairs import PairEvaluation
   from ..scoring import RewardModel
 
@@ -77,7 +75,7 @@ class Pairs(Learner, WinnerSettings):
     return {"objective": self.objective, **of_fit, "margin": self.use_margin}
 
   @staticmethod
-  def config_class() -> type[RewardConfig]:
+  def config_class() -> type[Arguments]:
     from trl import RewardConfig
 
     return RewardConfig
@@ -141,7 +139,7 @@ class Pairs(Learner, WinnerSettings):
     return {}
 
   def fit(
-    self, model: Model, renderer: Renderer, rows: Rows, config: RewardConfig, **run: object
+    self, model: Model, renderer: Renderer, rows: Rows, config: Arguments, **run: object
   ) -> tuple[Model, dict[str, Any]]:
     from . import loop, outcome
 

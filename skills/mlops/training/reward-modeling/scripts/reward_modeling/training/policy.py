@@ -10,16 +10,16 @@ from typing import Self
 import numpy
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessorList
 
 from .. import checkpoints
-from ..data.records import Message, Origin
+from ..data.records import Message
 from ..errors import ModelError
 from ..heads import unwrapped
 from ..hf import Model, Tokenizer
 from ..lengths import positions
 from ..output_folder import staged
-from ..packing import right_padded
+from ..pretrained import read_language_model
 from ..rendering import Renderer
 from ..terminal import log
 from .loop import without_dropout
@@ -70,7 +70,7 @@ class Policy:
         f"the tokenizer of {path} has no chat template: how the policy was asked in its fine-tuning is not known",
         hint="name it with --chat_template_path (a .jinja file, or a model that has it)",
       )
-    model, notes = _read(path)
+    model, notes = read_language_model(path, torch.float32)
     checkpoints.check_embedded(path, tokenizer, model.get_input_embeddings().num_embeddings)
     for note in notes:
       log(f"policy {path}: {note}")
@@ -107,11 +107,6 @@ class Policy:
   def context(self) -> int | None:
     return positions(unwrapped(self.model))
 
-  def prompt_ids(
-    self, messages: Sequence[Message], tools: list[dict] | None = None, where: Origin | None = None
-  ) -> list[int]:
-    return self.renderer.prompt_ids(messages, tools, where=where)
-
   def finished(self, ids: Sequence[int]) -> bool:
     return bool(ids) and ids[-1] in self.end_tokens
 
@@ -142,16 +137,7 @@ class Policy:
 
       set_peft_model_state_dict(self.model, load_file(folder / "adapter_model.safetensors"))
     else:
-      self.model.load_state_dict(_read(str(folder))[0].state_dict())
-
-
-def _read(path: str) -> tuple[Model, list[str]]:
-  model, missing, notes = checkpoints.read_model(
-    AutoModelForCausalLM, path, scores=False, strict=True, dtype=torch.float32
-  )
-  if missing:
-    raise ModelError(f"{path} lacks the weights of {len(missing)} layers ({missing[0]}): they would be random")
-  return model, notes
+      self.model.load_state_dict(read_language_model(str(folder), torch.float32)[0].state_dict())
 
 
 def _base_of(path: str) -> str:
@@ -209,19 +195,19 @@ def _generate(
   policy: Policy, prompts: list[list[int]], max_new_tokens: int, temperature: float, draws: Tensor
 ) -> list[list[int]]:
   # Not by vLLM or transformers' continuous batching, which cannot draw by given numbers.
-  pad = policy.tokenizer.pad_token_id
-  ids, mask = left_padded(prompts, pad)
+  tokenizer = policy.tokenizer
+  asked = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt").to(policy.device)
   config = GenerationConfig(
-    max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=list(policy.end_tokens), pad_token_id=pad
+    max_new_tokens=max_new_tokens,
+    do_sample=False,
+    eos_token_id=list(policy.end_tokens),
+    pad_token_id=tokenizer.pad_token_id,
   )
   drawing = [Draw(draws.to(policy.device), temperature)] if temperature else []
   written = unwrapped(policy.model).generate(
-    input_ids=ids.to(policy.device),
-    attention_mask=mask.to(policy.device),
-    generation_config=config,
-    logits_processor=LogitsProcessorList(drawing),
+    **asked, generation_config=config, logits_processor=LogitsProcessorList(drawing)
   )
-  return written[:, ids.shape[1] :].tolist()
+  return written[:, asked["input_ids"].shape[1] :].tolist()
 
 
 def sample(
@@ -255,9 +241,3 @@ def sample(
 def up_to_end(row: list[int], end_tokens: Sequence[int]) -> list[int]:
   """With the token; padding follows it."""
   return next((row[: place + 1] for place, token in enumerate(row) if token in end_tokens), row)
-
-
-def left_padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
-  """(ids, mask), both [rows, longest row]: every row ends in the last column."""
-  ids, mask = right_padded([row[::-1] for row in rows], pad_token_id)
-  return ids.flip(1), mask.flip(1)

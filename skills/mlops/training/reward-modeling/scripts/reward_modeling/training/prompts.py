@@ -64,7 +64,7 @@ def render_prompts(
   prompts, refused = [], []
   for place, record in enumerate(records):
     try:
-      ids = policy.prompt_ids(record.prompt, record.tools, record.origin)
+      ids = policy.renderer.prompt_ids(record.prompt, record.tools, where=record.origin)
       prompts.append(Prompt(ids, record.prompt, record.tools, record.metadata, record.origin))
     except DataError as error:
       refused.append((place, error))

@@ -17,6 +17,7 @@ from ..data.reading import load
 from ..data.records import Rated, check_attributes, comparisons, rated_answers, rated_names
 from ..errors import DataError
 from ..evaluation.inputs import TOO_LONG
+from ..hf import Model
 from ..rendering import Conversation, Renderer
 from ..terminal import log
 from .data import Data, Rows, read_data, rendered, settle_refused
@@ -25,8 +26,6 @@ from .pairs import Pairs
 from .settings import DataSettings
 
 if TYPE_CHECKING:
-  import torch
-
   from ..evaluation.ratings import RatingEvaluation
   from ..scoring import RewardModel
 
@@ -142,7 +141,7 @@ class Ratings(Pairs):
 
     return RatingTrainer, {"heads": self.heads}
 
-  def weighed(self, model: torch.nn.Module, renderer: Renderer) -> Attributes:
+  def weighed(self, model: Model, renderer: Renderer) -> Attributes:
     if not self.fit_attribute_weights:
       return self.heads
     from ..scoring import RewardModel

@@ -21,9 +21,8 @@ IDENTITY_FIELDS = (
 """Must be the same for a resumed run to end where the undisturbed one would have."""
 
 
-def seal(folder: str | Path) -> None:
+def seal(folder: Path) -> None:
   """Write down size and hash of all files of a checkpoint: neither safetensors nor torch notices a flipped bit."""
-  folder = Path(folder)
   paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SEAL]
   files = {path.relative_to(folder).as_posix(): _facts(path) for path in paths}
   write_whole(folder / SEAL, [to_json({"files": files})])
@@ -36,8 +35,7 @@ def _facts(path: Path) -> list[Any]:
     return [path.stat().st_size, hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()]
 
 
-def damaged(folder: str | Path) -> str | None:
-  folder = Path(folder)
+def damaged(folder: Path) -> str | None:
   try:
     files = json.loads((folder / SEAL).read_text(encoding="utf-8"))["files"].items()
     return next((name for name, facts in files if _facts(folder / name) != facts), None)

@@ -42,8 +42,7 @@ def _verdicts(trained: TrainedPolicy, rewards: Sequence[float]) -> Iterator[tupl
       "Did the reward rise?",
       f"{rose}: from {start:.3g} (answers of the untrained policy) to {end:.3g} (mean over the last tenth).",
     )
-  said = getattr(trained, "stopped", None)
-  if said:
+  if said := getattr(trained, "stopped", None):
     yield "Did it run to its end?", f"No: {said}."
   none = "Not by KL, length or answers that do not end. Only an evaluation by something else than this reward can tell."
   yield "Is something wrong?", " ".join(f"Probably: {one}." for one in trained.warnings) or none

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from ..aggregation import STEP_FORMS
 from ..cli import flag, fraction, non_negative_number, whole_number
 from ..errors import UsageError
+from ..hf import Arguments
 from ..output_folder import claim
 from ..packages import is_installed, not_installed
 from ..settings import (
@@ -21,9 +22,6 @@ from ..settings import (
   TextSettings,
   split_flag,
 )
-
-if TYPE_CHECKING:
-  from trl import GRPOConfig, RLOOConfig
 
 RESPONSE_LENGTH = 53
 VALUE_MODELS = ("policy", "reward", "shared")
@@ -224,12 +222,12 @@ class GRPOSettings(PolicySettings):
   dataset_split: str | None = split_flag("train")
 
   @staticmethod
-  def config_classes() -> dict[str, type[GRPOConfig | RLOOConfig]]:
+  def config_classes() -> dict[str, type[Arguments]]:
     import trl
 
     return {"grpo": trl.GRPOConfig, "rloo": trl.RLOOConfig}
 
-  def config_class(self) -> type[GRPOConfig | RLOOConfig]:
+  def config_class(self) -> type[Arguments]:
     return self.config_classes()[self.algorithm]
 
 

@@ -54,13 +54,11 @@ def copied(
   return copy.deepcopy(model, {**memo, **{id(one): made(one) for one in model.buffers() if buffers}})
 
 
-def gathered(model: torch.nn.Module, plain: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+def gathered(trainer: Trainer, plain: torch.nn.Module) -> torch.nn.Module:
   """`plain` with the whole weights, in the first process, on the device if they fit. All processes must call it."""
-  from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-
-  state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+  state = trainer.accelerator.get_state_dict(trainer.model)
   if not PartialState().is_main_process:
     return plain
   plain.load_state_dict(state, assign=True)
   unwrapped(plain).tie_weights()
-  return plain.to(where_it_fits(sum(tensor.nbytes for tensor in state.values()), device))
+  return plain.to(where_it_fits(sum(tensor.nbytes for tensor in state.values()), trainer.args.device))
