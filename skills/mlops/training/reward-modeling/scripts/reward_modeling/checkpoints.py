@@ -213,9 +213,8 @@ def check(path: str, kind: Kind = OUTCOME, *, to_train: bool = False) -> Any:
 def check_kind(path: str, family: Family, kind: Kind) -> None:
   found = KINDS[family.kind]
   if found is not kind:
-    raise ModelError(
-      f"{path} is {found.called} ({family.called}): it scores {found.scores}, not {kind.scores}", hint=kind.wanted
-    )
+    what = f"{path} is {found.called} ({family.called}): it scores {found.scores}, not {kind.scores}"
+    raise ModelError(what, hint=kind.wanted)
 
 
 def _reads_pairs(tokenizer: Tokenizer, model: Model) -> bool:
@@ -259,11 +258,9 @@ def _check_fingerprint(path: str, card: dict[str, Any], renderer) -> None:
     return
   was, now = card["rendering"], renderer.contract()
   changed = ", ".join(key for key in now if was.get(key) != now[key]) or "the fingerprint"
-  raise ModelError(
-    f"{path} renders text otherwise than it did in training: {changed} changed, so its scores would mean nothing",
-    where=f"{path}/{CARD}",
-    hint="restore its tokenizer and chat template as saved, and the transformers version of its card",
-  )
+  what = f"{path} renders text otherwise than it did in training: {changed} changed, so its scores would mean nothing"
+  hint = "restore its tokenizer and chat template as saved, and the transformers version of its card"
+  raise ModelError(what, where=f"{path}/{CARD}", hint=hint)
 
 
 def _write_contract_into_config(model: Model, tokenizer: Tokenizer, kind: Kind, labels: Sequence[str] = ()) -> None:

@@ -207,11 +207,9 @@ class Parser(argparse.ArgumentParser):
     advice = refused | {name: self._advice(name) for name in flags if name not in self._trainer_fields}
     if advice:
       several = len(advice) > 1
-      raise UsageError(
-        f"unknown flag{'s' * several} {', '.join(f'--{name}' for name in advice)}",
-        where=where,
-        hint="\n      ".join(f"--{name}: " * several + said for name, said in advice.items()),
-      )
+      what = f"unknown flag{'s' * several} {', '.join(f'--{name}' for name in advice)}"
+      hint = "\n      ".join(f"--{name}: " * several + said for name, said in advice.items())
+      raise UsageError(what, where=where, hint=hint)
     if unknown and not unknown[0].startswith("--"):
       raise UsageError(f"unexpected argument {unknown[0]!r}", where=where, hint=self.see_help)
     return namespace, unknown

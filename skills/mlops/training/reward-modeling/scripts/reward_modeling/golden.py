@@ -37,10 +37,8 @@ def read_card(path: str, *, expected: bool = False) -> dict[str, Any] | None:
 
   file = Path(path) / CARD if Path(path).is_dir() else hub_file(path, CARD, ask=True)
   if file is None and expected and try_to_load_from_cache(path, CARD) is not _CACHED_NO_EXIST:
-    raise ModelError(
-      f"the {CARD} of {path} is not in the cache, and the hub cannot be asked",
-      hint=f"fetch it once where there is a network: hf download {path} {CARD}",
-    )
+    what = f"the {CARD} of {path} is not in the cache, and the hub cannot be asked"
+    raise ModelError(what, hint=f"fetch it once where there is a network: hf download {path} {CARD}")
   if file is None or not file.exists():
     return None
   card = read_json(file)
@@ -191,9 +189,7 @@ def keep_card(model: Scorer, name: str, file: Path, dtype: str) -> float | None:
   same_text = known.get("rendering") == rendering
   if not same_text or not difference <= tolerance:
     why = _exceeds(difference, tolerance) if same_text else "it renders the golden texts otherwise"
-    raise ModelError(
-      f"{name} does not score as {known.get('model')} did: {why}",
-      where=file,
-      hint="use the same model, tokenizer and flags; to write the file anew, delete it",
-    )
+    what = f"{name} does not score as {known.get('model')} did: {why}"
+    hint = "use the same model, tokenizer and flags; to write the file anew, delete it"
+    raise ModelError(what, where=file, hint=hint)
   return difference

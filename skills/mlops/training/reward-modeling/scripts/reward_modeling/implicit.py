@@ -73,10 +73,8 @@ def load_log_ratio(
   device, tokenizer = usable(device or best_device()), read_tokenizer(path)
   differ = len(tokenizer.get_vocab().items() ^ read_tokenizer(reference).get_vocab().items())
   if differ:
-    raise ModelError(
-      f"{path} and {reference} have other vocabularies ({differ} tokens differ), so no log-ratio",
-      hint="--reference_model_name_or_path is the model that its training started from",
-    )
+    what = f"{path} and {reference} have other vocabularies ({differ} tokens differ), so no log-ratio"
+    raise ModelError(what, hint="--reference_model_name_or_path is the model that its training started from")
   notes = [f"reward: {scale:g} times the log-probability of the answer by {path} less that by {reference}"]
   models, more = zip(*(read_language_model(name, getattr(torch, dtype)) for name in (path, reference)), strict=True)
   return LogRatio(*models, scale, of_steps=of_steps).to(device), tokenizer, [*notes, *chain(*more)]

@@ -36,8 +36,6 @@ def longest_input(
     own = tokenizer.model_max_length
     return min(filter(None, (default, most, own if 0 < own < _NO_LIMIT else None)), default=None)
   if most and asked > most:
-    raise UsageError(
-      f"--max_length {asked} is more than the {most} tokens the model can read",
-      hint=f"give --max_length {most} or less: a flag overrides the recipe of --config",
-    )
+    what = f"--max_length {asked} is more than the {most} tokens the model can read"
+    raise UsageError(what, hint=f"give --max_length {most} or less: a flag overrides the recipe of --config")
   return asked

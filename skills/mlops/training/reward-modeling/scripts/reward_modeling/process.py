@@ -33,10 +33,8 @@ def from_settings(settings: ScoringSettings, path: str | None = None) -> RewardM
     kind = PairwiseModel
   own = {name: value for name in ("aggregate", "step_separator") if (value := getattr(settings, name)) is not None}
   if own and kind is not ProcessRewardModel:
-    raise UsageError(
-      f"--{next(iter(own))} is for process reward models, which score steps",
-      hint="leave it out, or give a model that train_process.py made",
-    )
+    what = f"--{next(iter(own))} is for process reward models, which score steps"
+    raise UsageError(what, hint="leave it out, or give a model that train_process.py made")
   model = kind.from_pretrained(path, **settings.loading, **own)
   for note in model.described():
     log(note)

@@ -234,9 +234,8 @@ def renderer_of(
   else:
     if family.pair and getattr(loaded.model.config, "type_vocab_size", 0) > 1:
       if tokenizer.sep_token is None:
-        raise ModelError(
-          f"the tokenizer of {path} has no SEP token between two texts", hint="give --chat_template_path"
-        )
+        what = f"the tokenizer of {path} has no SEP token between two texts"
+        raise ModelError(what, hint="give --chat_template_path")
       loaded.model.register_forward_pre_hook(with_token_types(tokenizer.sep_token_id), with_kwargs=True)
     place = "pooled" if family.pooled else own or "end"
     renders = MarkedRenderer if family.head == "Marked" else PublicRenderer

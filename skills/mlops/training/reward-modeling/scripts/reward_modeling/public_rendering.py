@@ -236,9 +236,8 @@ class MarkedRenderer(PublicRenderer):
     self.counts["rendered"] += 1
     cut = sum(map(len, parts)) - sum(map(len, kept))
     if cut and self.overlong == "error":
-      raise DataError(
-        f"a text is longer than its authors read: {source} tokens of a prompt, {answer} of an answer", where=origin
-      )
+      what = f"a text is longer than its authors read: {source} tokens of a prompt, {answer} of an answer"
+      raise DataError(what, where=origin)
     dropped = cut and self.overlong == "drop"
     if cut:
       self._count("dropped" if dropped else "truncated", origin)

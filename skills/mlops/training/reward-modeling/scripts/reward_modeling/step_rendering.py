@@ -55,10 +55,9 @@ class StepRenderer(BaseRenderer):
     self.step_separator = step_separator
     self.separator_ids = self._tokens([step_separator])[0] if step_separator else []
     if not self.separator_ids and self.needs_separator:
-      raise ModelError(
-        f"the step separator {step_separator!r} is not a token of this tokenizer, where a step could be scored",
-        hint=f"give another, as in --step_separator {tokenizer.sep_token or tokenizer.eos_token or '###'}",
-      )
+      what = f"the step separator {step_separator!r} is not a token of this tokenizer, where a step could be scored"
+      hint = f"give another, as in --step_separator {tokenizer.sep_token or tokenizer.eos_token or '###'}"
+      raise ModelError(what, hint=hint)
 
   @property
   def split_at(self) -> str:

@@ -24,9 +24,8 @@ def load_function(spec: str) -> Callable:
   function = getattr(module, name, None)
   if not callable(function):
     own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
-    raise UsageError(
-      f"{path} has no function {name}", hint=did_you_mean(name, own, f"it has {', '.join(own) or 'none'}")
-    )
+    what = f"{path} has no function {name}"
+    raise UsageError(what, hint=did_you_mean(name, own, f"it has {', '.join(own) or 'none'}"))
   return function
 
 

@@ -59,10 +59,8 @@ class Data:
   def checked(self, settings: DataSettings) -> Data:
     if not self.train or (settings.val_set_size and not self.held_out):
       aside = f" ({listed(self.set_aside)} set aside)" if self.set_aside else ""
-      raise DataError(
-        f"{len(self.train)} {self.called} to train on and {len(self.held_out)} to evaluate on are too few{aside}",
-        hint="change --val_set_size or add data",
-      )
+      what = f"{len(self.train)} {self.called} to train on and {len(self.held_out)} to evaluate on are too few{aside}"
+      raise DataError(what, hint="change --val_set_size or add data")
     return self
 
 

@@ -145,18 +145,15 @@ class GRPORun(TrainerCallback):
     from datasets import Dataset
 
     if any(prompt.tools for prompt in prompts):
-      raise UsageError(
-        "the data has `tools`, which TRL's trainers cannot give to each prompt",
-        hint="use ppo.py, or drop them with --columns tools=",
-      )
+      what = "the data has `tools`, which TRL's trainers cannot give to each prompt"
+      raise UsageError(what, hint="use ppo.py, or drop them with --columns tools=")
     config, tokenizer, algorithm = self.config, policy.tokenizer, self.settings.algorithm
     self.policy, self.rewards, self.lora, self.prompts = policy, rewards, lora, prompts
     needed = config.generation_batch_size // config.num_generations
     if len(prompts) < needed:
-      raise UsageError(
-        f"a step answers {needed} prompts, but there are only {len(prompts)}",
-        hint="lower --per_device_train_batch_size or --gradient_accumulation_steps, or raise --num_generations",
-      )
+      what = f"a step answers {needed} prompts, but there are only {len(prompts)}"
+      hint = "lower --per_device_train_batch_size or --gradient_accumulation_steps, or raise --num_generations"
+      raise UsageError(what, hint=hint)
     policy.model.generation_config.eos_token_id = list(policy.end_tokens)
     if tokenizer.eos_token is None:  # TRL would put a null among the tokens that end an answer
       tokenizer.eos_token = tokenizer.convert_ids_to_tokens(policy.end_tokens[0])

@@ -85,10 +85,9 @@ class Pairs(Learner, WinnerSettings):
 
   def check_folds(self, settings: DataSettings) -> None:
     if self.folds is not None and (self.folds < 2 or settings.has_evaluation):
-      raise UsageError(
-        f"--folds {self.folds} makes its own held-out {self.called}, from at least 2 folds",
-        hint="leave out --val_set_size, --eval_dataset_name and --dataset_test_split, or leave out --folds",
-      )
+      what = f"--folds {self.folds} makes its own held-out {self.called}, from at least 2 folds"
+      hint = "leave out --val_set_size, --eval_dataset_name and --dataset_test_split, or leave out --folds"
+      raise UsageError(what, hint=hint)
 
   def read(self, settings: DataSettings) -> Data:
     self.check_folds(settings)
@@ -203,10 +202,8 @@ def render_comparisons(
     settle_refused(refused, _rendered(renderer) - before, f"{counts['dropped_refused']} {called}s", drop_refused)
   if not rows:
     long, most = counts["dropped_over_length"], renderer.max_length
-    raise DataError(
-      f"no {called} is left of {len(comparisons)}: {long} are longer than {most} tokens",
-      hint="raise --max_length, or choose --overlong truncate_left, which cuts long answers too",
-    )
+    what = f"no {called} is left of {len(comparisons)}: {long} are longer than {most} tokens"
+    raise DataError(what, hint="raise --max_length, or choose --overlong truncate_left, which cuts long answers too")
   counts["pairs_used"] = len(kept)
   return Rows(Dataset.from_list(rows), kept, counts, f"{len(kept)} pairs")
 

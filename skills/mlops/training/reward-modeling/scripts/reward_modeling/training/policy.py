@@ -59,17 +59,13 @@ class Policy:
     adapter, path = path, _base_of(path)
     architecture = checkpoints.architecture_of(checkpoints.read_config(path))
     if "ForSequenceClassification" in architecture or "ForTokenClassification" in architecture:
-      raise ModelError(
-        f"{path} is not a policy: its architecture is {architecture}, which writes no text",
-        hint="give the model to be optimized here, and the reward model as --reward_model_path",
-      )
+      what = f"{path} is not a policy: its architecture is {architecture}, which writes no text"
+      raise ModelError(what, hint="give the model to be optimized here, and the reward model as --reward_model_path")
     tokenizer = checkpoints.read_tokenizer(adapter if (Path(adapter) / "tokenizer_config.json").exists() else path)
     tokenizer.chat_template = checkpoints.read_chat_template(chat_template_path) or tokenizer.chat_template
     if not tokenizer.chat_template:
-      raise ModelError(
-        f"the tokenizer of {path} has no chat template: how the policy was asked in its fine-tuning is not known",
-        hint="name it with --chat_template_path (a .jinja file, or a model that has it)",
-      )
+      what = f"the tokenizer of {path} has no chat template: how the policy was asked in its fine-tuning is not known"
+      raise ModelError(what, hint="name it with --chat_template_path (a .jinja file, or a model that has it)")
     model, notes = read_language_model(path, torch.float32)
     checkpoints.check_embedded(path, tokenizer, model.get_input_embeddings().num_embeddings)
     for note in notes:
@@ -85,10 +81,8 @@ class Policy:
     several = [stop_token_id] if stop_token_id is not None else [tokenizer.eos_token_id, *listed, after]
     known = tuple(dict.fromkeys(token for token in several if token is not None))
     if not known:
-      raise ModelError(
-        f"{path} has no EOS token: nothing would end an answer",
-        hint="name the token that ends its answers with --stop_token_id",
-      )
+      what = f"{path} has no EOS token: nothing would end an answer"
+      raise ModelError(what, hint="name the token that ends its answers with --stop_token_id")
     if tokenizer.pad_token is None:  # only ever masked
       tokenizer.pad_token = tokenizer.convert_ids_to_tokens(known[0])
     without_dropout(model).eval().to(device or checkpoints.best_device())

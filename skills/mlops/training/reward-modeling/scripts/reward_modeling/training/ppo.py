@@ -263,10 +263,8 @@ class PPO:
   def _measure(self, update: int, rollout: Rollout) -> dict[str, Any]:
     kl = k1(rollout.log_probs, rollout.reference)
     if not kl.isfinite().all() or kl[rollout.live].mean() > EXPLODED:
-      raise RunError(
-        f"the KL exploded to {kl[rollout.live].mean().item():.1f} nats per token",
-        hint="lower --learning_rate, raise --kl_coef, or set a budget with --max_kl",
-      )
+      what = f"the KL exploded to {kl[rollout.live].mean().item():.1f} nats per token"
+      raise RunError(what, hint="lower --learning_rate, raise --kl_coef, or set a budget with --max_kl")
     per_answer = kl.sum(1)
     return {
       "step": update + 1,

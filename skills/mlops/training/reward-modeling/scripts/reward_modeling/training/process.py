@@ -89,8 +89,6 @@ def class_weights(labels: Sequence[Sequence[float]], weighting: str) -> tuple[fl
   total = sum(map(len, labels))
   correct = sum(map(sum, labels))
   if not 0 < correct < total:
-    raise DataError(
-      f"all {total} labeled steps are {'correct' if correct else 'incorrect'}: there is nothing to balance",
-      hint="leave out --class_weighting, or give data with both",
-    )
+    what = f"all {total} labeled steps are {'correct' if correct else 'incorrect'}: there is nothing to balance"
+    raise DataError(what, hint="leave out --class_weighting, or give data with both")
   return total / (2 * (total - correct)), total / (2 * correct)

@@ -57,19 +57,16 @@ def resume_point(resume: str | bool | None, output_dir: str | Path) -> str | Non
       if not is_complete_checkpoint(folder):
         log(f"{folder} is not complete, and passed over")
     if found is None and not (read_record(output_dir) or folders):
-      raise UsageError(
-        f"{output_dir} holds no complete checkpoint to resume from",
-        hint="start without --resume_from_checkpoint, and set --save_steps below the number of steps",
-      )
+      what = f"{output_dir} holds no complete checkpoint to resume from"
+      hint = "start without --resume_from_checkpoint, and set --save_steps below the number of steps"
+      raise UsageError(what, hint=hint)
     if found is None and folders and (folders[-1] / SEAL).exists():  # it was complete
       _refuse_damaged(folders[-1])
   elif is_complete_checkpoint(resume):
     found = resume
   else:
-    raise UsageError(
-      f"{resume} is not a complete checkpoint",
-      hint="--resume_from_checkpoint alone takes the newest complete one of --output_dir",
-    )
+    what = f"{resume} is not a complete checkpoint"
+    raise UsageError(what, hint="--resume_from_checkpoint alone takes the newest complete one of --output_dir")
   if found and is_first_process():
     _refuse_damaged(Path(found))
   return found
@@ -80,10 +77,9 @@ def _refuse_finished(checkpoint: str | None, output_dir: str | Path) -> None:
   steps = state.get("global_step", 0)
   if checkpoint is None or steps >= state.get("max_steps", 0):
     after = f" after {steps} steps" if checkpoint else ""
-    raise UsageError(
-      f"the run in {output_dir} is finished: its model was saved{after}",
-      hint=f"to train it further, start from it: --model_name_or_path {output_dir} --output_dir NEW",
-    )
+    what = f"the run in {output_dir} is finished: its model was saved{after}"
+    hint = f"to train it further, start from it: --model_name_or_path {output_dir} --output_dir NEW"
+    raise UsageError(what, hint=hint)
 
 
 def _refuse_damaged(checkpoint: Path) -> None:
