@@ -23,6 +23,13 @@ def low(completion_ids, **rest):
 def sometimes(completions, level, **rest):
     return [None if n % 2 else 10.0 for n in level]
 
+def lazy(completions, level, **rest):
+    yield from sometimes(completions, level)
+
+def late(completions, **rest):
+    for _ in completions:
+        yield 1 / len([])
+
 def never(completions, **rest):
     return [None for _ in completions]
 
@@ -127,11 +134,11 @@ def test_functions_alone_and_beside_a_model_are_added_up(command, functions, toy
 
 def test_a_function_that_does_not_apply_leaves_the_others(command, functions, tmp_path):
   """As in TRL: None takes no part, and in GRPO an answer to which nothing applies has no advantage; PPO has no such."""
-  specs = [f"{functions}:{name}" for name in ("sometimes", "never", "letters")]
+  specs = [f"{functions}:{name}" for name in ("lazy", "never", "letters")]
   done = run_main(*command("ppo.py", "--reward_functions", *specs, "--num_sample_generations", 9))
   assert done.returncode == 0, done.stderr
   entry = log_of(tmp_path / "out")[0]
-  assert entry["reward/rules.py:sometimes"] == 10 and "reward/rules.py:never" not in entry
+  assert entry["reward/rules.py:lazy"] == 10 and "reward/rules.py:never" not in entry
   for one in entry["samples"]:
     level = NUMBERS.index(one["prompt"][0]["content"].split()[1])
     assert one["reward"] == one["completion"][0]["content"].count("e") + 10 * (level % 2 == 0)
@@ -147,6 +154,7 @@ def test_a_function_that_does_not_apply_leaves_the_others(command, functions, tm
   ("name", "said"),
   [
     ("raises", "raised ZeroDivisionError: division by zero"),
+    ("late", "raised ZeroDivisionError: division by zero"),
     ("short", "returned 7 rewards for 8 completions"),
     ("text", "did not return a list of numbers and None"),
     ("number", "did not return a list of numbers and None"),
@@ -163,7 +171,7 @@ def test_a_bad_function_ends_the_run_and_nothing_half_written_is_left(command, f
   assert where in done.stderr and "Traceback" not in done.stderr
   if name == "needs":
     assert "it is given" in done.stderr and "answer" in done.stderr and "completion_ids" in done.stderr
-  if name in ("raises", "hangs"):
+  if name in ("raises", "late", "hangs"):
     assert f"--> {functions}:" in done.stderr
   if name == "nan":
     assert f"--> {tmp_path / 'prompts.jsonl'}:4" in done.stderr

@@ -53,6 +53,7 @@ def call(
   try:
     with _within(seconds):
       found = function(**given)
+      found = [*found] if isinstance(found, Iterable) else found  # a generator works now
   except UserError:
     raise
   except _TookTooLong as error:

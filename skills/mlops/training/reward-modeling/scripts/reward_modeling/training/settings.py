@@ -232,20 +232,15 @@ class GRPOSettings(PolicySettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchSettings:
-  group: ClassVar = "run"
-  seed: int
-  total_episodes: int | None = flag(None, "answers in all (num_train_epochs x prompts)")
-  per_device_train_batch_size: int = flag(8, "answers in one forward pass")
-  gradient_accumulation_steps: int = flag(1, "")
-  local_rollout_forward_batch_size: int = flag(64, "answers written together")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PPOSettings(BatchSettings):
+class PPOSettings:
   """What decides the course of a run."""
 
   group: ClassVar = "PPO"
+  seed: int
+  total_episodes: int | None = flag(None, "answers in all (num_train_epochs x prompts)", group="run")
+  per_device_train_batch_size: int = flag(8, "answers in one forward pass", group="run")
+  gradient_accumulation_steps: int = flag(1, "", group="run")
+  local_rollout_forward_batch_size: int = flag(64, "answers written together", group="run")
   learning_rate: float | None = flag(None, "of the policy (3e-6, ten times that with LoRA; 3e-4 under 10M parameters)")
   value_learning_rate: float | None = flag(
     None, "of the value model (that of the policy; where none is given, by its own size)"
