@@ -274,7 +274,7 @@ def _write_contract_into_config(model: Model, tokenizer: Tokenizer, kind: Kind, 
 def save(
   model: Model,
   renderer: Any,
-  output_dir: str | Path,
+  output_dir: Path,
   *,
   training: dict[str, Any],
   reward: dict[str, float],

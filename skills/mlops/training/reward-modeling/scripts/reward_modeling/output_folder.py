@@ -39,9 +39,9 @@ READ_ALONG = "adapter_*", "pytorch_model*", "*.safetensors", "*.safetensors.inde
 OF_KILLED_RUNS = rf"\.(model|checkpoint)\.partial|\.({'|'.join(map(re.escape, BESIDE))})(\.\d+)?\.partial"
 
 
-def read_record(output_dir: str | Path) -> dict[str, object] | None:
+def read_record(folder: Path) -> dict[str, object] | None:
   """The content of OUT/run.json, or None where these scripts wrote none."""
-  found = _json(Path(output_dir) / RECORD)
+  found = _json(folder / RECORD)
   return None if {"files", "fingerprint", "prompts_sha256"}.isdisjoint(found) else found
 
 
@@ -56,15 +56,14 @@ def _json(file: Path) -> dict[str, object]:
   return {}
 
 
-def checkpoints(output_dir: str | Path) -> list[Path]:
+def checkpoints(folder: Path) -> list[Path]:
   """Oldest first, complete or not."""
-  steps = {folder: folder.name.rpartition("-")[2] for folder in Path(output_dir).glob("checkpoint-*")}
-  return sorted((folder for folder, step in steps.items() if step.isdigit()), key=lambda one: int(steps[one]))
+  steps = {one: one.name.rpartition("-")[2] for one in folder.glob("checkpoint-*")}
+  return sorted((one for one, step in steps.items() if step.isdigit()), key=lambda one: int(steps[one]))
 
 
-def is_complete_checkpoint(folder: str | Path) -> bool:
+def is_complete_checkpoint(folder: Path) -> bool:
   """Whether nothing of it is missing. Without a seal (older versions) trainer_state.json was written last."""
-  folder = Path(folder)
   if not _json(folder / "trainer_state.json"):
     return False
   if seal := _json(folder / SEAL):
@@ -74,12 +73,12 @@ def is_complete_checkpoint(folder: str | Path) -> bool:
   return any(folder.glob("*.safetensors")) and (not states or states >= processes)
 
 
-def last_complete_checkpoint(output_dir: str | Path) -> str | None:
-  return next((str(folder) for folder in reversed(checkpoints(output_dir)) if is_complete_checkpoint(folder)), None)
+def last_complete_checkpoint(folder: Path) -> Path | None:
+  return next(filter(is_complete_checkpoint, reversed(checkpoints(folder))), None)
 
 
-def model_files(output_dir: str | Path) -> set[str]:
-  folder, record = Path(output_dir), read_record(output_dir)
+def model_files(folder: Path) -> set[str]:
+  record = read_record(folder)
   if record and "files" in record:
     return {name for name in record["files"] if os.path.lexists(folder / name)}
   if not record and "fingerprint" not in _json(folder / CARD):
@@ -92,9 +91,9 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
   return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def foreign_files(output_dir: str | Path) -> list[str]:
+def foreign_files(folder: Path) -> list[str]:
   """But for hidden ones and the file that this process's output goes to."""
-  folder, own = Path(output_dir), model_files(output_dir)
+  own = model_files(folder)
   started = read_record(folder) is not None
   if started:
     own |= {*BESIDE}
@@ -163,7 +162,7 @@ def _remove_empty(folders: list[Path]) -> None:
 def _refuse_content(folder: Path, overwrite: bool, resuming: bool) -> None:
   foreign, newest = foreign_files(folder), last_complete_checkpoint(folder)
   replaced = [name for name in foreign if _matches(name, (*OLDER, *BESIDE, *READ_ALONG))]
-  held = next((name for name in ("config.json", CARD) if (folder / name).exists()), newest and Path(newest).name)
+  held = next((name for name in ("config.json", CARD) if (folder / name).exists()), newest and newest.name)
   other, allowed = "choose another --output_dir", overwrite or resuming
   away = f"{other}, or move away what no run of these scripts wrote: {_some(foreign)}"
   if held and not allowed:
@@ -185,12 +184,11 @@ def _some(names: list[str]) -> str:
   return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def start(output_dir: str | Path, identity: dict[str, object], *, resuming: bool) -> None:
+def start(folder: Path, identity: dict[str, object], *, resuming: bool) -> None:
   """Remove what could be taken for this run's own; a model stays until the new one is saved.
 
   identity: what must be the same for a run to be resumed.
   """
-  folder = Path(output_dir)
   folder.mkdir(parents=True, exist_ok=True)
   files = sorted(model_files(folder))
   discard_checkpoints(folder, only_incomplete=resuming)
@@ -200,28 +198,28 @@ def start(output_dir: str | Path, identity: dict[str, object], *, resuming: bool
   _write_record(folder, {**identity, "files": files, "finished": False})
 
 
-def discard_checkpoints(output_dir: str | Path, *, only_incomplete: bool) -> None:
-  foreign = foreign_files(output_dir) if Path(output_dir).is_dir() else []
-  for folder in checkpoints(output_dir):
-    if folder.name not in foreign and not (only_incomplete and is_complete_checkpoint(folder)):
-      remove(folder)
+def discard_checkpoints(folder: Path, *, only_incomplete: bool) -> None:
+  foreign = foreign_files(folder) if folder.is_dir() else []
+  for one in checkpoints(folder):
+    if one.name not in foreign and not (only_incomplete and is_complete_checkpoint(one)):
+      remove(one)
 
 
-def is_finished(output_dir: str | Path) -> bool:
-  record = read_record(output_dir) or {}
-  return bool(record.get("finished", True)) and (Path(output_dir) / "config.json").exists()
+def is_finished(folder: Path) -> bool:
+  record = read_record(folder) or {}
+  return bool(record.get("finished", True)) and (folder / "config.json").exists()
 
 
 @contextlib.contextmanager
-def staged(output_dir: str | Path) -> Iterator[Path]:
-  """A folder for a model, whose files replace the model in `output_dir` when the block ends well; `config.json` last: what can be
+def staged(folder: Path) -> Iterator[Path]:
+  """A folder for a model, whose files replace the model in `folder` when the block ends well; `config.json` last: what can be
   loaded is complete."""
-  staging = Path(output_dir) / STAGING
+  staging = folder / STAGING
   try:
     remove(staging)
     staging.mkdir(parents=True)
     yield staging
-    _move_into_place(staging, Path(output_dir))
+    _move_into_place(staging, folder)
   finally:
     remove(staging)
 

@@ -157,7 +157,7 @@ class ImplicitRewards(StepLabels):
     rewards = [row["step_rewards"][-1] for row in evaluation.rows]
     return evaluation if held_out else None, [one for one in rewards if one is not None], "answers"
 
-  def save(self, model: Model, renderer: LogRatioRenderer, output_dir: str, **_: object) -> dict[str, Any]:
+  def save(self, model: Model, renderer: LogRatioRenderer, output_dir: Path, **_: object) -> dict[str, Any]:
     """A causal language model whose config says what its reward is, for `public_table.implicit_family`."""
     with staged(output_dir) as folder:
       if hasattr(model, "merge_and_unload"):

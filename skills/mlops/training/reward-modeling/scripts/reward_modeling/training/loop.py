@@ -72,7 +72,7 @@ def fit(
   identity["in_4bit"] = quantized.is_quantized(model)
   identity = {name: str(value) for name, value in identity.items()}
   identity |= {"data_sha256": resuming.rows_digest(rows.dataset), "fingerprint": renderer.fingerprint, "head": head}
-  resuming.start_run(arguments.output_dir, arguments.process_index, identity, resume)
+  resuming.start_run(Path(arguments.output_dir), arguments.process_index, identity, resume)
   sharding.shard_on_cpus_too(arguments)
   dropout = peft_config.lora_dropout if peft_config else 0.0
   try:
@@ -118,7 +118,7 @@ def _with_lengths(dataset: Dataset, arguments: Arguments) -> Dataset:
 
 def run(trainer: Trainer, resume: str | None) -> tuple[torch.nn.Module, dict[str, Any]]:
   """Returns the model in memory (a PEFT model where one is trained) and a summary."""
-  arguments = trainer.args
+  arguments, folder = trainer.args, Path(trainer.args.output_dir)
   for other in (PrinterCallback, ProgressCallback):
     trainer.remove_callback(other)
   watch, batches, step = Watch(trainer), trainer.get_batch_samples, trainer.training_step
@@ -137,11 +137,11 @@ def run(trainer: Trainer, resume: str | None) -> tuple[torch.nn.Module, dict[str
       result = trainer.train(resume_from_checkpoint=resume)
   except BaseException as error:  # Ctrl-C and a full disk included: what was being written then is of no use
     if arguments.process_index == 0:
-      discard_checkpoints(arguments.output_dir, only_incomplete=True)
+      discard_checkpoints(folder, only_incomplete=True)
     if resume and not watch.began:
-      resuming.explain_unreadable(error, resume)
+      resuming.explain_unreadable(error, Path(resume))
     if isinstance(error, KeyboardInterrupt):
-      newest = last_complete_checkpoint(arguments.output_dir)
+      newest = last_complete_checkpoint(folder)
       log(
         f"{newest} is complete: the same command with --resume_from_checkpoint continues from it"
         if newest

@@ -152,7 +152,7 @@ def _around_answer(renderer: Renderer) -> tuple[str, int | None]:
   return (before.removeprefix(head) if before.startswith(head) else ""), after
 
 
-def save_policy(policy: Policy, output_dir: str | Path, files: Mapping[str, str]) -> None:
+def save_policy(policy: Policy, output_dir: Path, files: Mapping[str, str]) -> None:
   """A plain causal language model, its adapter merged (and kept in `adapter`), with these files."""
   with staged(output_dir) as folder:
     if hasattr(policy.model, "merge_and_unload"):

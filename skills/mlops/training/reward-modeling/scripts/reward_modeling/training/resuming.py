@@ -45,7 +45,7 @@ def damaged(folder: Path) -> str | None:
     return SEAL
 
 
-def resume_point(resume: str | bool | None, output_dir: str | Path) -> str | None:
+def resume_point(resume: str | bool | None, output_dir: Path) -> str | None:
   """Raises UsageError when there is no checkpoint to continue from, or the run is finished; RunError when one is damaged."""
   if not resume:
     return None
@@ -62,18 +62,18 @@ def resume_point(resume: str | bool | None, output_dir: str | Path) -> str | Non
       raise UsageError(what, hint=hint)
     if found is None and folders and (folders[-1] / SEAL).exists():  # it was complete
       _refuse_damaged(folders[-1])
-  elif is_complete_checkpoint(resume):
-    found = resume
+  elif is_complete_checkpoint(Path(resume)):
+    found = Path(resume)
   else:
     what = f"{resume} is not a complete checkpoint"
     raise UsageError(what, hint="--resume_from_checkpoint alone takes the newest complete one of --output_dir")
   if found and is_first_process():
-    _refuse_damaged(Path(found))
-  return found
+    _refuse_damaged(found)
+  return found and str(found)
 
 
-def _refuse_finished(checkpoint: str | None, output_dir: str | Path) -> None:
-  state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8")) if checkpoint else {}
+def _refuse_finished(checkpoint: Path | None, output_dir: Path) -> None:
+  state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8")) if checkpoint else {}
   steps = state.get("global_step", 0)
   if checkpoint is None or steps >= state.get("max_steps", 0):
     after = f" after {steps} steps" if checkpoint else ""
@@ -89,12 +89,12 @@ def _refuse_damaged(checkpoint: Path) -> None:
     raise RunError(told, where=str(checkpoint / name), hint=_way_on(checkpoint))
 
 
-def explain_unreadable(error: BaseException, checkpoint: str | Path) -> None:
+def explain_unreadable(error: BaseException, checkpoint: Path) -> None:
   ours = isinstance(error, UserError) or not isinstance(error, Exception)
   if ours or is_full_disk(error) or "out of memory" in str(error).lower():
     return
   told = f"the checkpoint cannot be read ({type(error).__name__})"
-  raise RunError(told, where=str(checkpoint), hint=_way_on(Path(checkpoint))) from error
+  raise RunError(told, where=str(checkpoint), hint=_way_on(checkpoint)) from error
 
 
 def _way_on(checkpoint: Path) -> str:
@@ -114,14 +114,14 @@ def rows_digest(rows: Iterable[object]) -> str:
   return found.hexdigest()[:16]
 
 
-def start_run(output_dir: str | Path, process_index: int, identity: dict[str, object], resume: str | None) -> None:
+def start_run(output_dir: Path, process_index: int, identity: dict[str, object], resume: str | None) -> None:
   """Clear the output folder for a run, and write down its identity. Raises RunError when another run would be resumed."""
   before = (read_record(output_dir) or {}) if resume else {}
   known = [(name, before[name], value) for name, value in identity.items() if name in before]
   if changed := [f"{name} ({old} -> {new})" for name, old, new in known if old != new]:
     raise RunError(
       f"cannot resume: {', '.join(changed)}",
-      where=str(Path(output_dir) / output_folder.RECORD),
+      where=str(output_dir / output_folder.RECORD),
       hint="repeat the flags of the first run, and give what was a default then as a flag; to train its model further, give it "
       "as --model_name_or_path with a new --output_dir",
     )

@@ -47,7 +47,8 @@ class OutputSettings:
 
     resume = self.resume_from_checkpoint
     more = {"overwrite": self.overwrite_output_dir, "dry_run": self.dry_run, "inputs": inputs}
-    return claim(self.output_dir, resuming=bool(resume), **more), resume_point(resume, self.output_dir)
+    folder = claim(self.output_dir, resuming=bool(resume), **more)
+    return folder, resume_point(resume, folder)
 
 
 @dataclass(frozen=True, kw_only=True)
