@@ -46,7 +46,6 @@ class StepScores:
 
 
 def step_rewards(steps: Sequence[str], scores: StepScores | None) -> list[float | None]:
-  """None for steps that did not fit."""
   return scores.probabilities if scores else [None] * len(steps)
 
 

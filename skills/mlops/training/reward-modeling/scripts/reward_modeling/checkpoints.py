@@ -126,10 +126,9 @@ def load(
 
   path, device = str(path), usable(device or best_device())
   config = check(path, kind)
-  tokenizer, notes = read_tokenizer(path), []
+  tokenizer = read_tokenizer(path)
   card = read_card(path, expected=config.id2label == kind.labels)
-  model, missing, more = read_model(kind.auto_class, path, scores=True, strict=True, dtype=getattr(torch, dtype))
-  notes += more
+  model, missing, notes = read_model(kind.auto_class, path, scores=True, strict=True, dtype=getattr(torch, dtype))
   if missing:
     what = f"{path} lacks the weights of {len(missing)} layers ({missing[0]}): its scores would be random"
     raise explain(path, config, kind) or ModelError(what, hint=f"train it with {kind.script}")

@@ -36,14 +36,12 @@ class RunError(UserError):
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
-  """A hint: the nearest of the known names, or else all of them."""
   known = list(known)
   close = difflib.get_close_matches(name, known, n=1)
   return f"did you mean {close[0]}?" if close else otherwise or f"choose from {', '.join(known)}"
 
 
 def is_full_disk(error: BaseException | None) -> bool:
-  """Whether it, or one that it was raised from, found no space."""
   if error is None:
     return False
   # safetensors says it in words; torch.save says only that its zip file has not become as long as it should.

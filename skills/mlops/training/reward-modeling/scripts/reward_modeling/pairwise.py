@@ -1,13 +1,13 @@
 """Models that compare two answers to one prompt, run over all pairs: win rates, and a reward within the prompt."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby, islice, permutations
 
 from .aggregation import probability
 from .errors import DataError, UsageError
 from .rendering import Conversation
-from .scoring import RewardModel
+from .scoring import Progress, RewardModel
 
 
 class PairwiseModel(RewardModel):
@@ -21,7 +21,7 @@ class PairwiseModel(RewardModel):
   compares = True
 
   def score_attributes(
-    self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
+    self, conversations: Sequence[Conversation], progress: Progress = None
   ) -> list[list[float] | None]:
     """[reward, win rate] of each conversation among those beside it that have its prompt and origin."""
     odds, found = iter(self._odds(conversations)), []

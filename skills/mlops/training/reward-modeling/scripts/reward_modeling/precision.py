@@ -36,7 +36,6 @@ def best_device() -> str:
 
 
 def where_it_fits(size: int, device: Device) -> Device:
-  """The device, or the CPU where so many bytes do not fit there."""
   import torch
 
   if device.type != "cuda":

@@ -75,7 +75,6 @@ def read_model(
 
 
 def read_language_model(path: str, dtype: Dtype) -> tuple[Any, list[str]]:
-  """(model, notes)"""
   from transformers import AutoModelForCausalLM
 
   model, missing, notes = read_model(AutoModelForCausalLM, path, scores=False, strict=True, dtype=dtype)
@@ -86,7 +85,6 @@ def read_language_model(path: str, dtype: Dtype) -> tuple[Any, list[str]]:
 
 
 def notes_of_files(path: str) -> list[str]:
-  """On code that is not run, and pickles."""
   folder, files = snapshot(path), own_code(path)
   notes = [f"{', '.join(files)}: not run, the classes of transformers are used instead"] if files else []
   if folder and (pickles := pickled_weights(folder)):

@@ -228,7 +228,6 @@ class RowSummary:
     self.first: list[list[Ranked]] = []
 
   def of(self, scored: Iterable[ScoredRanking]) -> Iterator[dict[str, object]]:
-    """The rows to write."""
     settings = self.settings
     for ranking, scores, columns in scored:
       steps = [reward for own in columns for reward in own.get("step_rewards", ())]

@@ -41,7 +41,7 @@ ENTITIES = frozenset(word.lower() for word in PEOPLE + ITEMS + PLACES + GARMENTS
 
 @dataclass(frozen=True)
 class QuestionKind:
-  """One kind of question. values: what an answer's {value} may be. key: facts -> the right one of them."""
+  """values: what an answer's {value} may be. key: facts -> the right one of them."""
 
   prompts: tuple[str, ...]
   answers: tuple[str, ...]

@@ -64,9 +64,8 @@ def answer_log_probs(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
   """[S] sums over the tokens of each answer of a batch of `AnswerCollator`, padded or packed."""
   own = {name: part for name, part in inputs.items() if name not in ("ends", "targets", "labels")}
   ends, targets, written = inputs["ends"], inputs["targets"], inputs["targets"] != IGNORED
-  rows = torch.arange(len(own["input_ids"]), device=ends.device)[:, None].expand_as(
-    ends
-  )  # the one packed row, or each its own
+  # The one packed row, or each its own.
+  rows = torch.arange(len(own["input_ids"]), device=ends.device)[:, None].expand_as(ends)
   logits, _ = language_logits(model, own, rows[written], ends[written])
   tokens = -F.cross_entropy(logits, targets[written], reduction="none")
   return tokens.new_zeros(ends.shape).masked_scatter(written, tokens).sum(1)
@@ -95,8 +94,6 @@ class ImplicitTrainer(ProcessTrainer):
 
 @dataclass(frozen=True, kw_only=True)
 class ImplicitRewards(StepLabels):
-  """For `runs.train`."""
-
   task_type: ClassVar = "CAUSAL_LM"
 
   def __post_init__(self) -> None:

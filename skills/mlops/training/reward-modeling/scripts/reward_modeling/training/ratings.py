@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -37,9 +37,7 @@ RIDGE = 1e-4
 
 def learner_of(given: Pairs) -> Pairs:
   """The settings as what their objective learns from."""
-  if OBJECTIVES[given.objective].takes == "pairs":
-    return given
-  return Ratings(**{one.name: getattr(given, one.name) for one in fields(given)})
+  return given if OBJECTIVES[given.objective].takes == "pairs" else Ratings(**vars(given))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,9 +40,8 @@ def train(kind: Learner, settings: Settings, fields: Mapping[str, object]) -> Mo
 
     return estimate(kind, settings)
   (output_dir, resume), report = settings.begin(*settings.inputs), _report(kind, settings)
-  kind.config(
-    settings, fields, 0, has_eval=settings.has_evaluation
-  )  # what the trainer refuses is refused before data is read
+  # What the trainer refuses is refused before data is read.
+  kind.config(settings, fields, 0, has_eval=settings.has_evaluation)
   data = kind.read(settings)
   kind = kind.prepared(data, settings.model_name_or_path)
   loaded, renderer = _model(kind, settings)
@@ -95,7 +94,6 @@ def train(kind: Learner, settings: Settings, fields: Mapping[str, object]) -> Mo
 
 
 def _seen(path: str, rows: list[Record]) -> Seen:
-  """By the model that training starts from."""
   seen = seen_prompts(path, rows)
   for one in seen.told():
     warn(one)

@@ -128,7 +128,6 @@ class StepLabels(Learner):
   def evaluate(
     self, model: Model, renderer: StepRenderer, held_out: Sequence[Solution], trained_on: Sequence[Solution]
   ) -> tuple[StepEvaluation | None, list[float], str]:
-    """As `Pairs.evaluate`."""
     from ..evaluation.steps import evaluate_steps, score_steps
     from ..process import ProcessRewardModel
 
