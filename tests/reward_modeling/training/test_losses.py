@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward_modeling.training.outcome import bradley_terry, centering
+from reward_modeling.training.objectives import bradley_terry, centering
 
 finite = st.floats(-20, 20, width=32)
 pairs = st.lists(st.tuples(finite, finite), min_size=1, max_size=8)

@@ -138,7 +138,6 @@ def load(
     paired = _reads_pairs(tokenizer, model)
     guess = {"text_format": "pair"} if paired and not family else {}  # as published
     notes += _adopt_foreign_tokenizer(path, tokenizer, model, kind, family, paired)
-  tokenizer.padding_side = "right"
   model.eval().to(device)
   if dtype != "float32":
     keep_head_in_float32(model)

@@ -361,8 +361,8 @@ def list_checks() -> CheckList:
     "rated answers": RATED_CHECKS,
     "solutions in steps": STEP_CHECKS,
     "rows without labels": UNLABELED_CHECKS,
+    "what a model reads (--model_name_or_path)": RENDERED_CHECKS,
   }
-  tables["what a model reads (--model_name_or_path)"] = RENDERED_CHECKS
   entries = [_entry(CheckEntry, check, about) for about, checks in tables.items() for check in checks.values()]
   table("checks", [field.name for field in fields(CheckEntry)], [list(vars(entry).values()) for entry in entries])
   return CheckList(entries)

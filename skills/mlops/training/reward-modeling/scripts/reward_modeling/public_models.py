@@ -87,7 +87,7 @@ def load_family(path: str, family: Family, *, dtype: str, device: str | None) ->
 def made_ready(model: Model, tokenizer: Tokenizer, notes: list[str]) -> checkpoints.Loaded:
   if tokenizer.pad_token is None:  # any token will do after the mask
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
-  tokenizer.padding_side, model.config.get_text_config().pad_token_id = "right", tokenizer.pad_token_id
+  model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
   return checkpoints.Loaded(model.eval(), tokenizer, "loaded", notes)
 
 

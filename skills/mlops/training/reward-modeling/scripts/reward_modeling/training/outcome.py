@@ -11,9 +11,7 @@ from trl import RewardConfig, RewardTrainer
 
 from ..attributes import Attributes
 from ..packing import right_padded
-from .objectives import OBJECTIVES, bradley_terry, centering, of_ratings
-
-__all__ = ["bradley_terry", "centering"]
+from .objectives import OBJECTIVES, centering, of_ratings
 
 PAIR_FIELDS = {"chosen": torch.long, "rejected": torch.long, "margin": torch.float32, "weight": torch.float32}
 TARGETS = "targets"

@@ -134,7 +134,7 @@ class RunLog:
 
 def entries_until(file: Path, done: int) -> Entries:
   entries = []
-  if done and file.exists():
+  if file.exists():
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
       with contextlib.suppress(ValueError):  # of a killed run the last line may be half-written
         entries.append(json.loads(line))

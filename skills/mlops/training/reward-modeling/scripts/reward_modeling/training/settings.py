@@ -41,7 +41,7 @@ class OutputSettings:
   )
   dry_run: bool = flag(False, "read, audit and render the data, load the model, show the settings; train nothing")
 
-  def begin(self, *inputs: str) -> tuple[Path, str | None]:
+  def begin(self, *inputs: str | None) -> tuple[Path, str | None]:
     """(the output folder, locked for this run; the checkpoint to continue from). inputs: paths and hub ids that it reads."""
     from .resuming import resume_point
 
@@ -206,9 +206,9 @@ class PolicySettings(ReadingSettings, RewardSettings, OutputSettings, LoraSettin
   seed: int = flag(42, "of prompts, answers and adapters", group="run", type=whole_number)
 
   @property
-  def inputs(self) -> Iterable[str]:
-    reference = filter(None, [self.reference_model_name_or_path])
-    return (self.model_name_or_path, *(self.reward_model_path or ()), *reference, *self.dataset_name)
+  def inputs(self) -> Iterable[str | None]:
+    models = *(self.reward_model_path or ()), self.reference_model_name_or_path
+    return (self.model_name_or_path, *models, *self.dataset_name)
 
 
 def eos_penalty_flag(group: str | None = None) -> Any:
