@@ -146,15 +146,15 @@ def test_one_warning_before_anything_starts(cpu, tmp_path, monkeypatch, script, 
 @pytest.mark.parametrize("device", ["cuda", None])
 def test_no_warning_on_a_gpu_or_a_processor_that_has_it(cpu, capsys, monkeypatch, device):
   cpu(AVX2 if device else AMX)
-  precision.warn_if_emulated({"dtype": "bfloat16", "device": device, "trainer_arguments": ["--bf16_full_eval"]})
-  precision.warn_if_emulated({"dtype": "float32", "bf16": False, "trainer_arguments": ["--bf16", "false", "--fp16=no"]})
+  precision.warn_if_emulated({"dtype": "bfloat16", "device": device, "bf16_full_eval": "true"})
+  precision.warn_if_emulated({"dtype": "float32", "bf16": False, "fp16": "no"})
   assert capsys.readouterr().err == ""
 
 
 def test_a_gpu_that_is_not_used_does_not_count(cpu, capsys, monkeypatch):
   cpu(AVX2)
   monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-  precision.warn_if_emulated({"bf16": True, "trainer_arguments": ["--use_cpu"]})
+  precision.warn_if_emulated({"bf16": True, "use_cpu": "true"})
   precision.warn_if_emulated({"dtype": "bfloat16", "device": "cpu"})
   assert capsys.readouterr().err.count("warning:") == 2
 

@@ -189,10 +189,11 @@ class Parser(argparse.ArgumentParser):
     _settle_texts(namespace)
     if self.trainer:
       namespace.trainer_arguments = extra + more
-    check_optional({"report_to": getattr(namespace, "report_to", None) or ()} | _by_name(extra + more))
+    given = _by_name(extra + more)
+    check_optional({"report_to": getattr(namespace, "report_to", None) or ()} | given)
     alone = getattr(namespace, "estimate_memory", None)  # of the model, which comes first
     check_required(namespace, self.required[:1] if alone else self.required, self.prog)
-    warn_if_emulated(vars(namespace))
+    warn_if_emulated(vars(namespace) | {name: " ".join(values) or "true" for name, values in given.items()})
     return namespace
 
   def _parsed(

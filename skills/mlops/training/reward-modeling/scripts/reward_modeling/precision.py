@@ -3,7 +3,6 @@
 On a CPU without bf16 instructions a bf16 matrix product takes 60 times as long as one in fp32.
 """
 
-import itertools
 from collections.abc import Mapping
 from os import environ
 from types import MappingProxyType
@@ -79,17 +78,12 @@ def why_emulated(dtype: str) -> str | None:
 
 
 def warn_if_emulated(flags: Mapping[str, object]) -> None:
-  """One warning for all parsed flags, those of the trainer included, whose precision this CPU emulates."""
+  """One warning for all flags, texts of the trainer's included, whose precision this CPU emulates."""
   asked = {f"--{name} {value}": value for name in ("dtype", "reward_dtype") if (value := flags.get(name))}
-  of_trainer = flags.get("trainer_arguments") or []
-  words = [*of_trainer, *(["--bf16"] if flags.get("bf16") else []), "--"]
-  for word, after in itertools.pairwise(words):
-    name, _, value = word.removeprefix("--").partition("=")
-    value = value or ("true" if after.startswith("--") else after)
-    if name in AUTOCAST and value.lower() in ("true", "t", "yes", "y", "1"):
-      asked[f"--{name} true"] = AUTOCAST[name]
+  on = [name for name in AUTOCAST if str(flags.get(name)).lower() in ("true", "t", "yes", "y", "1")]
+  asked |= {f"--{name} true": AUTOCAST[name] for name in on}
   asked = {flag: dtype for flag, dtype in asked.items() if dtype != "float32"}
-  forced = "cpu" if "--use_cpu" in of_trainer else None
+  forced = "cpu" if "use_cpu" in flags else None
   if not asked or not (flags.get("device") or forced or best_device()).startswith("cpu"):
     return
   if asked.pop("--fp16 true", None):
