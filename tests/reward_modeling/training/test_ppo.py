@@ -17,6 +17,7 @@ from reward_modeling.training.policy import Policy
 from reward_modeling.training.prompts import Prompt
 from reward_modeling.training.reinforcement import best_of_for, concerns
 from reward_modeling.training.settings import PPORunSettings
+from reward_modeling.training.step_rewards import Reward
 
 T = torch.tensor
 
@@ -215,6 +216,19 @@ def by_words(prompts, completions, tools):
   return [float(completion[0]["content"].count("e")) for completion in completions]
 
 
+class Plain:
+  """The numbers of a function, as `PolicyRewards` gives them."""
+
+  def __init__(self, function):
+    self.function = function
+
+  def __call__(self, *asked):
+    return [one if isinstance(one, Reward) else Reward(one) for one in self.function(*asked)]
+
+  def logged(self, prefix):
+    return {}
+
+
 def run(made, out, resume=None, **changed):
   """The summary of the run of a PPO in the folder `out`, from a checkpoint where one is given."""
   return SimpleNamespace(**ppo_run.run_ppo(made, out, resume, PPORunSettings(**changed))[0])
@@ -234,7 +248,7 @@ def make(tiny, tmp_path):
     asked = [[{"role": "user", "content": text}] for text in ("hello", "one two three four", "red apples")][:prompts]
     actor = actor_critic(policy, value_model, chosen.temperature, peft_config)
     ready = [Prompt(policy.renderer.prompt_ids(messages), messages) for messages in asked]
-    made = ppo.PPO(policy, actor, rewards, ready, chosen, Accelerator(cpu=True), packed)
+    made = ppo.PPO(policy, actor, Plain(rewards), ready, chosen, Accelerator(cpu=True), packed)
     made.run = partial(run, made, out)
     return made
 

@@ -57,12 +57,12 @@ class PublicRenderer(Renderer):
     self._opening = [] if family.bos == "template" else opening_ids(tokenizer)
     if family.compares and not self._templated:
       raise UsageError("--text_format rendered is not for a model that compares answers: it writes two of them")
-    self._opens = ""
+    self._reply: list[int] = []
     if family.gate:
       self._opens = self._write(ASKED, None, True).removeprefix(self._write(ASKED, None, False))
       if not self._opens:
         raise ModelError(f"the chat template of {path} opens no answer, before which the weights of numbers are read")
-    self._reply = self._tokens([self._opens])[0] if self._opens else []
+      self._reply = self._tokens([self._opens])[0]
     self._appended = None
     if family.append:
       self.closing = next(filter(tokenizer.get_vocab().__contains__, family.append), family.append[0])
@@ -72,7 +72,7 @@ class PublicRenderer(Renderer):
 
   def places_of(self, ids: list[int]) -> list[int]:
     """Where the gate reads, if there is one, and the last."""
-    opened = _found(ids, self._reply)[:: 1 if self.family.compares else -1] if self._reply else []
+    opened = self._reply and _found(ids, self._reply)[:: 1 if self.family.compares else -1]
     return [*(start - self.family.gate for start in opened[:1]), len(ids) - 1]
 
   def _filled(self, messages: Sequence[Message], tools, prompt_only: bool, count: bool = False) -> str:

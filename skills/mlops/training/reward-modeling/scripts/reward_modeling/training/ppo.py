@@ -34,8 +34,9 @@ from ..heads import unwrapped
 from .actor_critic import ActorCritic, AnswerBatch, log_probs_and_entropy, reference_of, why_padded
 from .policy import Policy, sample
 from .prompts import Prompt
+from .rewards import PolicyRewards
 from .settings import PPOSettings
-from .step_rewards import Reward, placed
+from .step_rewards import placed
 
 EXPLODED = 10.0
 """KL in nats per token at which a run is stopped: the policy writes what the reference finds impossible."""
@@ -151,15 +152,15 @@ def value_loss(values: Tensor, old: Tensor, returns: Tensor, cliprange: float) -
 class PPO:
   """The updates of a run, which `ppo_run.run` makes one after the other; `done` of them so far.
 
-  policy: with `actor` around its model. rewards: (prompts, replies, their ids) -> numbers or `Reward`s. packed: rows of
-  forward passes; None where models allow it on a CPU (on a GPU it was not measured).
+  policy: with `actor` around its model. packed: rows of forward passes; None where models allow it on a CPU (on a GPU it
+  was not measured).
   """
 
   def __init__(
     self,
     policy: Policy,
     actor: ActorCritic,
-    rewards: Callable[..., Sequence[float | Reward]],
+    rewards: PolicyRewards,
     prompts: Sequence[Prompt],
     settings: PPOSettings,
     accelerator: Accelerator,
@@ -226,8 +227,7 @@ class PPO:
     texts = [policy.reply(answer) for answer in answers]
     with self._timed("rewards"):
       scored = self.rewards(*([every[row] for row in mine] for every in (prompts, texts, answers)))
-      rewards = [one if isinstance(one, Reward) else Reward(one) for one in scored]
-      rewards = self._shared(zip(mine, rewards, strict=True))
+      rewards = self._shared(zip(mine, scored, strict=True))
       scores = torch.tensor([reward.total for reward in rewards], dtype=torch.float32)
     if not torch.isfinite(scores).all():
       raise RunError("a reward is NaN or infinite", hint=NOT_FINITE)
@@ -271,7 +271,7 @@ class PPO:
       "episode": (update + 1) * self.batch_size,
       "reward": rollout.scores.mean().item(),
       "reward_std": rollout.scores.std().item() if len(per_answer) > 1 else 0.0,
-      **getattr(self.rewards, "logged", lambda prefix: {})("reward"),
+      **self.rewards.logged("reward"),
       "kl": per_answer.mean().item(),
       "kl_k3": k3(rollout.log_probs, rollout.reference).sum(1).mean().item(),
       "kl_coef": self.kl_coef,
