@@ -115,7 +115,8 @@ def run(script: str, words: list[str]) -> None:
 
   from reward_modeling import program, results, terminal
 
-  results._stdout, terminal._console = sys.stdout, None
+  results._stdout = sys.stdout
+  terminal.console.cache_clear()
   spec = importlib.util.spec_from_file_location(f"killed_{script}", SCRIPTS / f"{script}.py")
   module = importlib.util.module_from_spec(spec)
   sys.modules[spec.name] = module

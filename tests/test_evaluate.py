@@ -359,7 +359,7 @@ def test_no_word_in_a_table_is_broken_at_80_columns(model, data, more, cells, re
   def cells_at(columns: int) -> list[str]:
     """What stands between the lines of the tables, line by line."""
     monkeypatch.setenv("COLUMNS", str(columns))
-    monkeypatch.setattr(terminal, "_console", None)
+    terminal.console.cache_clear()
     done = run_main("evaluate.py", "--model_name_or_path", ".", "--dataset_name", data, *more)
     assert done.returncode == 0, done.stderr
     drawn = [line for line in done.stderr.splitlines() if line[:1] in ("│", "┃")]
@@ -367,6 +367,7 @@ def test_no_word_in_a_table_is_broken_at_80_columns(model, data, more, cells, re
     return [cell.strip() for line in drawn for cell in line.replace("┃", "│").split("│")]
 
   narrow, wide = cells_at(80), cells_at(300)
+  terminal.console.cache_clear()
   assert sorted(" ".join(narrow).split()) == sorted(" ".join(wide).split())
   assert set(cells) <= set(narrow), "none of these is wrapped either"
 

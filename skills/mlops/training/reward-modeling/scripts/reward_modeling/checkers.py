@@ -5,7 +5,6 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
-from typing import Self
 
 from .errors import UsageError
 from .packages import is_installed, not_installed
@@ -33,15 +32,12 @@ def check_of(name: str, column: str, pattern: str | None) -> Callable[[str, Give
   raise UsageError(f"--checker {name} is not known", hint=f"choose {', '.join(CHECKERS)} or FILE:NAME")
 
 
-class Checker:
+class Checker(contextlib.AbstractContextManager):
   """A context. Its process is killed, and started anew for the next text, when a check takes more than `seconds`."""
 
   def __init__(self, *check: str | None, seconds: float):
     check_of(*check)  # which may raise
     self.check, self.seconds, self.process, self.told = check, seconds, None, False
-
-  def __enter__(self) -> Self:
-    return self
 
   def __exit__(self, *_: object) -> None:
     if self.process:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -25,11 +26,13 @@ def spoken_fields(message: Message) -> list[str]:
   return [field for field in filled if field not in [name for name in filled if name in _REASONING][1:]]
 
 
-class Completeness:
-  """For one template. write: (messages, tools, prompt_only) -> text."""
+Write = Callable[[Sequence[Message], Any, bool], str]
+"""(messages, tools, prompt_only) -> what a template writes."""
 
-  def __init__(self, write: Callable[[Sequence[Message], Any, bool], str]):
-    self._write = write
+
+@dataclass
+class Completeness:
+  write: Write
 
   def missing(self, prompt: Sequence[Message], completion: Sequence[Message], tools, text: str) -> list[str]:
     """The fields of which something is not in the text; quick where the text ends with the answer."""
@@ -41,7 +44,7 @@ class Completeness:
         return []
     start = 0
     with contextlib.suppress(TemplateFaultError):
-      start = shared_length(text, self._write(prompt, tools, False)) if prompt else 0
+      start = shared_length(text, self.write(prompt, tools, False)) if prompt else 0
     region = _squeezed(text[start:])
     absent = ["content" for message in completion if not _stands_in(message.get("content") or "", region)]
     absent += self._missing_fields(prompt, completion, tools, fields, region) if fields else []
@@ -53,14 +56,14 @@ class Completeness:
         {**{key: value for key, value in one.items() if key not in SPEAKING}, "content": content} for one in completion
       ]
       with contextlib.suppress(TemplateFaultError):
-        if text == self._write([*prompt, *emptied], tools, False):
+        if text == self.write([*prompt, *emptied], tools, False):
           return True
     return False
 
   @cached_property
   def _after_answer(self) -> str:
     with contextlib.suppress(TemplateFaultError):
-      text = self._write([*ASKED, {"role": "assistant", "content": ANSWERED}], None, False)
+      text = self.write([*ASKED, {"role": "assistant", "content": ANSWERED}], None, False)
       return text.rpartition(ANSWERED)[2]
     return ""
 
@@ -71,7 +74,7 @@ class Completeness:
     for place, field in fields:
       swapped[place] = {**swapped[place], field: _signed(completion[place][field], field, signs)}
     try:
-      shown = self._write([*prompt, *swapped], tools, False)
+      shown = self.write([*prompt, *swapped], tools, False)
     except TemplateFaultError:
       return [field for place, field in fields if not _stands_in(completion[place][field], region)]
     return [field for sign, field in signs.items() if sign not in shown]
@@ -112,11 +115,11 @@ def _squeezed(text: str) -> str:
   return "".join(text.split())
 
 
+@dataclass
 class Arguments:
   """Arguments of tool calls as one template wants them: OpenAI's format has JSON text, which many would encode again."""
 
-  def __init__(self, write: Callable[[Sequence[Message], Any, bool], str]):
-    self._write = write
+  write: Write
 
   @cached_property
   def _takes(self) -> str:
@@ -129,7 +132,7 @@ class Arguments:
   def _shown(self, arguments) -> str:
     call = {"id": "call00001", "type": "function", "function": {"name": "look", "arguments": arguments}}
     try:
-      return self._write([*ASKED, {"role": "assistant", "content": "", "tool_calls": [call]}], None, False)
+      return self.write([*ASKED, {"role": "assistant", "content": "", "tool_calls": [call]}], None, False)
     except TemplateFaultError:
       return ""
 

@@ -1,6 +1,7 @@
 """What a script says on stderr while it works: lines, warnings, tables and progress, by rich, which is imported late."""
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,16 +11,12 @@ from .hf import Console
 _Cell = str | float | bool | None
 QUIET_SECONDS = 5.0  # between two progress lines where there is no terminal
 
-_console: Console | None = None
 
-
+@functools.cache
 def console() -> Console:
-  global _console
-  if _console is None:
-    import rich.console
+  import rich.console
 
-    _console = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
-  return _console
+  return rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def log(message: str, style: str | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import dataclass
 
 import torch
 from datasets import Dataset
@@ -46,11 +47,11 @@ def flattened(rows: list[dict[str, list]]) -> tuple[list[list[int]], dict[str, T
   return sequences, {**tensors, "tokens": torch.tensor(sum(map(len, sequences)))}
 
 
+@dataclass
 class PaddedCollator:
   """One right-padded batch: `input_ids`, `attention_mask` [S, T] and what `flattened` gives."""
 
-  def __init__(self, pad_token_id: int):
-    self.pad_token_id = pad_token_id
+  pad_token_id: int
 
   @staticmethod
   def flat(rows: list[dict[str, list]]) -> tuple[list[list[int]], Tensor, dict[str, Tensor]]:

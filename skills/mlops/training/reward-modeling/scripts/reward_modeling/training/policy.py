@@ -166,11 +166,13 @@ def save_policy(policy: Policy, output_dir: Path, files: Mapping[str, str]) -> N
 # ---- answers, each drawn by its own random numbers ----
 
 
+@dataclass
 class Draw:
   """A logits processor that draws the next token by one uniform number a row and step, and leaves greedy search no other."""
 
-  def __init__(self, uniforms: Tensor, temperature: float):
-    self.uniforms, self.temperature, self.step = uniforms, temperature, 0
+  uniforms: Tensor
+  temperature: float
+  step: int = 0
 
   def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
     cumulative = torch.softmax(scores.float() / self.temperature, dim=-1).cumsum(dim=-1)

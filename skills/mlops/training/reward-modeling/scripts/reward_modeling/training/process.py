@@ -1,6 +1,7 @@
 """The trainer of process reward models: the loss of labeled steps, its batches, and transformers' Trainer on them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,11 +37,11 @@ def step_loss(
   return losses.sum() / (labeled.sum() if count is None else count)
 
 
+@dataclass
 class StepCollator:
   """Right-padded batches: `input_ids`, `attention_mask` [S, T] and float `labels` [S, T], IGNORED at all other tokens."""
 
-  def __init__(self, pad_token_id: int):
-    self.pad_token_id = pad_token_id
+  pad_token_id: int
 
   @staticmethod
   def flat(rows: list[dict[str, list]]) -> tuple[list[list[int]], Tensor, dict[str, Tensor]]:
