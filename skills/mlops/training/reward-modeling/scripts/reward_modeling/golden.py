@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import attributes
+from .data.records import in_steps
 from .errors import ModelError, RunError
 from .heads import unwrapped
 from .hf import Model
@@ -163,7 +164,7 @@ def _numbers(scores: list) -> list[float]:
 def golden_conversations(kind: Kind) -> list[Conversation]:
   """With a reference, which few models read."""
   return [
-    Conversation(text["prompt"], [{"role": "assistant", "content": "", "steps": text["steps"]}])
+    Conversation(text["prompt"], in_steps(text["steps"]))
     if "steps" in text
     else Conversation(text["messages"][:-1], [text["messages"][-1] | {"reference": "Paris."}])
     for text in kind.golden

@@ -125,12 +125,10 @@ class OutcomeTrainer(RewardTrainer):
 
 
 class RatingTrainer(Trainer):
-  """transformers' Trainer with a loss of ratings: TRL's takes models with one label only. Arguments as of `OutcomeTrainer`."""
+  """transformers' Trainer with a loss of ratings: TRL's takes models with one label only."""
 
-  def __init__(
-    self, model: nn.Module, *, objective: str, heads: Attributes, label_smoothing: float = 0.0, **kwargs: object
-  ):
-    super().__init__(model, **kwargs)
+  def __init__(self, *, objective: str, heads: Attributes, **kwargs: object):
+    super().__init__(**kwargs)
     self.objective, self.heads = objective, heads
     self.label_names, self.model_accepts_loss_kwargs = [TARGETS], False
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..base_rendering import Faults
 from ..cli import flag, fraction, non_negative_number
 from ..data.audit import audit
-from ..data.records import Comparison, Message, comparisons, ranked_by_ratings
+from ..data.records import Comparison, answers_of, comparisons, ranked_by_ratings
 from ..errors import DataError, UsageError
 from ..hf import Arguments, Model, Tokenizer
 from ..kinds import OUTCOME
@@ -152,7 +152,6 @@ class Pairs(Learner, WinnerSettings):
       rows,
       config,
       data_collator=outcome.PaddedCollator(renderer.tokenizer.pad_token_id),
-      label_smoothing=self.label_smoothing,
       loss=self.loss | {"center_rewards_coefficient": config.center_rewards_coefficient},
       objective=self.objective,
       **own,
@@ -174,7 +173,7 @@ class Pairs(Learner, WinnerSettings):
     """Its class, and arguments that are its own."""
     from .outcome import OutcomeTrainer
 
-    return OutcomeTrainer, {}
+    return OutcomeTrainer, {"label_smoothing": self.label_smoothing}
 
 
 def render_comparisons(
@@ -220,7 +219,7 @@ def _render_groups(
     {
       sorted_json(side): Conversation(pair.prompt, side, pair.tools, pair.origin)
       for pair in own
-      for side in _sides(pair)
+      for side in answers_of(pair)
     }
     for own in groups
   ]
@@ -236,7 +235,7 @@ def _render_groups(
     places: dict[str, int] = {}  # of the completions in this row
     kept = []
     for pair in group:
-      keys = [*map(sorted_json, _sides(pair))]
+      keys = [*map(sorted_json, answers_of(pair))]
       chosen, rejected = (texts[key] for key in keys)
       if reason := _why_not(chosen, rejected):
         counts[reason] = counts.get(reason, 0) + 1
@@ -249,10 +248,6 @@ def _render_groups(
       kept.append(pair)
     if kept:
       yield {"sequences": [texts[key].ids for key in places], **row}, kept
-
-
-def _sides(pair: Comparison) -> tuple[list[Message], list[Message]]:
-  return pair.chosen, pair.rejected
 
 
 def _why_not(chosen: Rendered | None, rejected: Rendered | None) -> str | None:

@@ -18,7 +18,7 @@ from ..data.records import Rated, check_attributes, comparisons, rated_answers, 
 from ..errors import DataError
 from ..evaluation.inputs import TOO_LONG
 from ..hf import Model
-from ..rendering import Conversation, Renderer
+from ..rendering import Renderer, conversations_of
 from ..terminal import log
 from .data import Data, Rows, read_data, rendered, settle_refused
 from .objectives import OBJECTIVES
@@ -145,8 +145,7 @@ class Ratings(Pairs):
     from ..scoring import RewardModel
 
     pairs = comparisons(load(self.fit_attribute_weights, winner_values=self.winner_values))
-    sides = [Conversation(one.prompt, side, one.tools) for one in pairs for side in (one.chosen, one.rejected)]
-    values = RewardModel(model, renderer, attributes=self.heads).score_attributes(sides)
+    values = RewardModel(model, renderer, attributes=self.heads).score_attributes(conversations_of(pairs))
     both = [(a[1:], b[1:]) for a, b in zip(values[::2], values[1::2], strict=True) if a and b]
     if not both:
       raise DataError("no pair of --fit_attribute_weights could be scored", hint="raise --max_length")
