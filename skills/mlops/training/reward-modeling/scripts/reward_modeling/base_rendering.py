@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any, ClassVar
 
 from .chat_templates import TemplateFaultError, apply, template_text
-from .completeness import Arguments
+from .completeness import ANSWERED, ASKED, Arguments
 from .data.audit.checks import is_templated
 from .data.records import Message
 from .errors import DataError, ModelError
@@ -150,7 +150,7 @@ class BaseRenderer:
 
     texts = [tried(i, self._parts_of, *one) for i, one in enumerate(inputs)]
     distinct = dict.fromkeys(part for parts in texts for part in parts or () if part and isinstance(part, str))
-    known = {"": [], **dict(zip(distinct, self._tokens(list(distinct)), strict=True))}
+    known = {"": [], **dict(zip(distinct, self.tokens(list(distinct)), strict=True))}
     ids = [parts and [known[part] if isinstance(part, str) else part for part in parts] for parts in texts]
     rendered = [None if own is None else tried(i, self._fit, own, *inputs[i]) for i, own in enumerate(ids)]
     faults.sort(key=lambda fault: fault[0])
@@ -283,7 +283,7 @@ class BaseRenderer:
     marked = self._marked(prompt, tools, where, prompt_only=True)
     if marked is not None:
       return self.special.ids(marked)
-    return self._tokens([self.text(prompt, tools, where=where, prompt_only=True)])[0]
+    return self.tokens([self.text(prompt, tools, where=where, prompt_only=True)])[0]
 
   def _marked(self, messages: Sequence[Message], tools, where: object, prompt_only: bool = False) -> str | None:
     """None where no special tokens are in the content, or they are parsed."""
@@ -296,7 +296,14 @@ class BaseRenderer:
     messages, tools = self.special.marked(messages), self.special.marked(tools)
     return self.text(messages, tools, where=where, prompt_only=prompt_only)
 
-  def _tokens(self, texts: list[str]) -> list[list[int]]:
+  @cached_property
+  def around_answer(self) -> tuple[str, str]:
+    """What the template writes between a prompt and its answer, and after that."""
+    whole, opening = self.text([*ASKED, {"role": "assistant", "content": ANSWERED}]), self.text(ASKED, prompt_only=True)
+    before, _, after = whole.rpartition(ANSWERED)
+    return before.removeprefix(opening) if before.startswith(opening) else "", after
+
+  def tokens(self, texts: list[str]) -> list[list[int]]:
     if not texts:
       return []
     return self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
@@ -320,7 +327,7 @@ class BaseRenderer:
 
   def probe_ids(self) -> list[list[int]]:
     try:
-      return self._tokens([apply(self.tokenizer, probe) for probe in PROBES])
+      return self.tokens([apply(self.tokenizer, probe) for probe in PROBES])
     except TemplateFaultError as error:
       what = f"the model has a broken chat template: {error}"
       raise ModelError(what, hint="restore the one that came with it, or give --chat_template_path") from error

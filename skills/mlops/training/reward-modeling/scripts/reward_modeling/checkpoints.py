@@ -24,7 +24,7 @@ from .kinds import KINDS, OUTCOME, Kind, kind_of_architecture
 from .kinds import PROCESS as PROCESS
 from .model_folder import CONFIG, check_folder, read_json
 from .output_folder import CARD, staged
-from .precision import best_device, usable, where_it_fits
+from .precision import usable, where_it_fits
 from .pretrained import architecture_of, read_chat_template, read_config, read_model, read_tokenizer
 from .public_table import Family
 from .readers import recognize_family
@@ -124,7 +124,7 @@ def load(
   training."""
   import torch
 
-  path, device = str(path), usable(device or best_device())
+  path, device = str(path), usable(device)
   config = check(path, kind)
   tokenizer = read_tokenizer(path)
   card = read_card(path, expected=config.id2label == kind.labels)

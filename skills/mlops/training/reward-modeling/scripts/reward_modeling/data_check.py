@@ -304,7 +304,7 @@ def _write_rows(
 def _render_checks(settings: CheckSettings) -> Callable[[type], list[Check]]:
   from .checkpoints import read_chat_template, read_tokenizer
   from .rendering import Renderer
-  from .step_rendering import STEP_SEPARATOR, StepRenderer
+  from .step_rendering import StepRenderer, default_separator
   from .tokenizer_setup import prepare_tokenizer
 
   tokenizer = read_tokenizer(settings.model_name_or_path)
@@ -312,10 +312,10 @@ def _render_checks(settings: CheckSettings) -> Callable[[type], list[Check]]:
     log(note)
   how = {"max_length": None, "text_format": settings.text_format or "chat"}
   render = Renderer(tokenizer, **how).render_all
-  separator = STEP_SEPARATOR if tokenizer(STEP_SEPARATOR, add_special_tokens=False).input_ids else tokenizer.sep_token
 
   def checks(kind: type) -> list[Check]:
     steps = kind is Solution and settings.max_length
+    separator = default_separator(tokenizer)
     render_steps = StepRenderer(tokenizer, step_separator=separator, **how).render_all if steps else None
     return rendered_checks(render, render_steps, settings.max_length)
 

@@ -117,7 +117,7 @@ def golden_scores(model: Model, renderer: Any) -> list[float | list[float]]:
 def _rows(model: Model, renderer, kind: Kind, example: dict[str, Any]) -> list[TokenRow]:
   most = positions(model)
   if kind is OUTCOME:
-    ids = renderer.tokenizer(renderer.text(example["messages"]), add_special_tokens=False)["input_ids"]
+    (ids,) = renderer.tokens([renderer.text(example["messages"])])
     ids = ids[-(most or len(ids)) :]
     return [(ids, [len(ids) - 1])]
   unlimited = kind.renderer(renderer.tokenizer, renderer.scored_at, renderer.contract())

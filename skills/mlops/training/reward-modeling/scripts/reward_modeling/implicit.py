@@ -14,7 +14,7 @@ from .errors import ModelError
 from .golden import GOLDEN_TOLERANCE, largest_difference
 from .hf import Model, Tokenizer
 from .kinds import PROCESS
-from .precision import best_device, usable
+from .precision import usable
 from .pretrained import read_language_model, read_tokenizer
 from .public_table import Family
 from .rendering import Rendered, Renderer
@@ -70,7 +70,7 @@ def load_log_ratio(
   path: str, reference: str, *, dtype: str, device: str | None, scale: float = 1.0, of_steps: bool = False
 ) -> tuple[LogRatio, Tokenizer, list[str]]:
   """(a language model and its reference as one, tokenizer, notes). Raises ModelError when they share no vocabulary."""
-  device, tokenizer = usable(device or best_device()), read_tokenizer(path)
+  device, tokenizer = usable(device), read_tokenizer(path)
   differ = len(tokenizer.get_vocab().items() ^ read_tokenizer(reference).get_vocab().items())
   if differ:
     what = f"{path} and {reference} have other vocabularies ({differ} tokens differ), so no log-ratio"

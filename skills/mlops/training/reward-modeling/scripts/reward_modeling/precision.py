@@ -43,9 +43,11 @@ def where_it_fits(size: int, device: Device) -> Device:
   return device if 1.1 * size < torch.cuda.mem_get_info(device)[0] else torch.device("cpu")
 
 
-def usable(device: str) -> str:
+def usable(device: str | None) -> str:
+  """The best there is where none is named."""
   import torch
 
+  device = device or best_device()
   try:
     torch.empty(1, device=device)
   except (RuntimeError, AssertionError, NotImplementedError) as error:

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import pickle
-import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -14,7 +13,7 @@ from typing import TypeVar
 
 from .errors import UsageError, UserError
 from .hf import Store
-from .outputs import write_whole
+from .outputs import remove, write_whole
 from .results import to_json
 from .terminal import is_first_process, log
 
@@ -51,7 +50,7 @@ class Team:
 
   def forget(self) -> None:
     if self.folder and self.rank == 0:
-      shutil.rmtree(self.folder, ignore_errors=True)
+      remove(self.folder)
 
   def shared(self, n: int, compute: Callable[[slice], _T]) -> list[_T]:
     """What each process makes of its part of n inputs, in order. All must call it alike, with what JSON can hold."""

@@ -13,7 +13,7 @@ from .hf import Config, Model, Tensor, Tokenizer
 from .kinds import Kind
 from .model_folder import CONFIG, HEAD_FILES, check_folder, pickled_weights, read_json
 from .output_folder import CARD
-from .precision import best_device, usable
+from .precision import usable
 from .pretrained import from_pretrained, loaded_by, notes_of_files, read_chat_template, read_tokenizer, without_reports
 from .public_rendering import MarkedRenderer, PublicRenderer, PublicStepRenderer, one_token, with_token_types
 from .public_table import Family
@@ -62,7 +62,7 @@ def load_family(path: str, family: Family, *, dtype: str, device: str | None) ->
 
   from . import public_heads
 
-  device = usable(device or best_device())
+  device = usable(device)
   folder = fetched(path)
   tokenizer, config = tokenizer_and_config(folder, family)
   state = under_own_names(path, loaded_by(path, lambda: read_tensors(folder)), family, tokenizer)

@@ -62,7 +62,7 @@ class PublicRenderer(Renderer):
       self._opens = self._write(ASKED, None, True).removeprefix(self._write(ASKED, None, False))
       if not self._opens:
         raise ModelError(f"the chat template of {path} opens no answer, before which the weights of numbers are read")
-      self._reply = self._tokens([self._opens])[0]
+      self._reply = self.tokens([self._opens])[0]
     self._appended = None
     if family.append:
       self.closing = next(filter(tokenizer.get_vocab().__contains__, family.append), family.append[0])

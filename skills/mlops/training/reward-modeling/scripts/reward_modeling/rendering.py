@@ -135,7 +135,7 @@ class Renderer(BaseRenderer):
     opening = shared[len(bos) :].partition("\n")[0]
     if token := self.special.inside(opening):
       opening = opening[: opening.index(token) + len(token)]
-    return bos, opening, whole.rpartition(ANSWERED)[2]
+    return bos, opening, self.around_answer[1]
 
   def _fit(self, parts: list[list[int]], prompt, completion, tools, origin) -> Rendered | None:
     (ids,) = parts

@@ -19,7 +19,7 @@ from .data.writing import to_row
 from .errors import DataError, RunError, UsageError
 from .outputs import check_output_file, write_whole
 from .process import steps_in
-from .rendering import Conversation
+from .rendering import conversations_of
 from .results import Result, to_json
 from .settings import FormatSettings, SamplingSettings, split_flag
 from .terminal import listed, log, progress, warn
@@ -151,8 +151,8 @@ def read_solutions(settings: RolloutSettings) -> list[Labeled]:
     if settings.checker in CHECKERS and row.metadata.get(settings.reference_column) is None:
       hint = f"name it with --reference_column; there are {', '.join(row.metadata) or 'no other columns'}"
       raise DataError(f"no right answer in a column {settings.reference_column}", where=row.origin, hint=hint)
-    for place, completion in enumerate(row.completions):
-      steps = steps_in(Conversation(row.prompt, completion, row.tools, row.origin), settings.step_separator)
+    for place, one in enumerate(conversations_of([row])):
+      steps = steps_in(one, settings.step_separator)
       own = f"{row.id}:{place}" if row.id is not None and len(row.completions) > 1 else row.id
       found.append(Labeled(row, own, steps, first, [None] * len(steps)))
       first += len(steps)

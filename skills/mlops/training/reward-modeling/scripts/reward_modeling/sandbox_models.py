@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from .data.records import Message
 from .errors import UsageError
 from .hf import Config, Model, Tokenizer
+from .outputs import remove
 from .sandbox import GoldReward, Question, every_text, gold, sft_conversations
 
 PAD, END = "<|pad|>", "<|end|>"
@@ -130,7 +130,7 @@ def base_model(
     words.save_pretrained(partial)
     partial.replace(path)
   finally:
-    shutil.rmtree(partial, ignore_errors=True)
+    remove(partial)
   return path
 
 

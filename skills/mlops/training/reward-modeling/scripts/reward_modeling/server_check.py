@@ -211,7 +211,7 @@ class _Check:
       if cause.text:
         with contextlib.suppress(DataError):  # of a template that takes no such conversation
           made = [cause.text(text, renderer) for text in texts]
-          yield name, tokenizer(made, add_special_tokens=False)["input_ids"], {}
+          yield name, renderer.tokens(made), {}
     for length in (one for one in LENGTHS if one < max(map(len, ids))):
       yield "cut", [row[:length] for row in ids], {"length": length, "side": "end"}
       yield "cut", [row[-length:] for row in ids], {"length": length, "side": "start"}

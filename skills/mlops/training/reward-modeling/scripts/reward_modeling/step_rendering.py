@@ -12,7 +12,6 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 from .base_rendering import BaseRenderer, check_one_text
-from .completeness import ANSWERED, ASKED
 from .data.records import Message
 from .errors import DataError, ModelError
 from .hf import Tokenizer
@@ -53,7 +52,7 @@ class StepRenderer(BaseRenderer):
   ):
     super().__init__(tokenizer, overlong=overlong, **rules)
     self.step_separator = step_separator
-    self.separator_ids = self._tokens([step_separator])[0] if step_separator else []
+    self.separator_ids = self.tokens([step_separator])[0] if step_separator else []
     if not self.separator_ids and self.needs_separator:
       what = f"the step separator {step_separator!r} is not a token of this tokenizer, where a step could be scored"
       hint = f"give another, as in --step_separator {tokenizer.sep_token or tokenizer.eos_token or '###'}"
@@ -93,10 +92,8 @@ class StepRenderer(BaseRenderer):
   @cached_property
   def _lead(self) -> str:
     """Whitespace that the template writes before an answer: it belongs to the first step."""
-    opening = self.text(ASKED, prompt_only=True)
-    whole = self.text([*ASKED, {"role": "assistant", "content": ANSWERED}])
-    lead, found, _ = whole.removeprefix(opening).partition(ANSWERED)
-    return lead if found and whole.startswith(opening) and lead.isspace() else ""
+    lead, _ = self.around_answer
+    return lead if lead.isspace() else ""
 
   def _fit(self, parts: list[list[int]], prompt, steps, origin) -> RenderedSolution | None:
     prompt, *steps = parts

@@ -29,7 +29,7 @@ from ..implicit import LogRatio, LogRatioRenderer, golden_ratios
 from ..output_folder import staged
 from ..packing import right_padded
 from ..process import ProcessRewardModel, steps_in
-from ..rendering import Conversation
+from ..rendering import conversations_of
 from ..step_rendering import STEP_SEPARATOR, default_separator
 from . import loop
 from .data import Data, Rows, read_data
@@ -122,8 +122,8 @@ class ImplicitRewards(StepLabels):
       if not all(0 <= score <= 1 for score in row.scores or [-1]):
         hint = "give pairs, `completion` with a true or false `label`, or `completions` with `scores` from 0 to 1"
         raise DataError("the answers are not labeled as right or wrong", where=row.origin, hint=hint)
-      for completion, score in zip(row.completions, row.scores, strict=True):
-        steps = steps_in(Conversation(row.prompt, completion, row.tools, row.origin), separator)
+      for one, score in zip(conversations_of([row]), row.scores, strict=True):
+        steps = steps_in(one, separator)
         labels = [*[None] * (len(steps) - 1), float(score)]
         found.append(Solution(row.prompt, steps, labels, origin=row.origin))
     return found

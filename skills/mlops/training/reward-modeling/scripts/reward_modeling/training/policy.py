@@ -1,6 +1,5 @@
 """The language model that reinforcement learning trains, and how its prompts and answers are written."""
 
-import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,15 +16,15 @@ from ..data.records import Message
 from ..errors import ModelError
 from ..heads import unwrapped
 from ..hf import Model, Tokenizer
+from ..kinds import kind_of_architecture
 from ..lengths import positions
+from ..model_folder import ADAPTER_CONFIG, CONFIG, read_json
 from ..output_folder import staged
+from ..precision import usable
 from ..pretrained import read_language_model
 from ..rendering import Renderer
 from ..terminal import log
 from .loop import without_dropout
-
-_ASKED = {"role": "user", "content": "Is it?"}
-_ANSWERED = "Indeed"
 
 
 @dataclass
@@ -58,7 +57,7 @@ class Policy:
     """
     adapter, path = path, _base_of(path)
     architecture = checkpoints.architecture_of(checkpoints.read_config(path))
-    if "ForSequenceClassification" in architecture or "ForTokenClassification" in architecture:
+    if kind_of_architecture(architecture):
       what = f"{path} is not a policy: its architecture is {architecture}, which writes no text"
       raise ModelError(what, hint="give the model to be optimized here, and the reward model as --reward_model_path")
     tokenizer = checkpoints.read_tokenizer(adapter if (Path(adapter) / "tokenizer_config.json").exists() else path)
@@ -75,7 +74,9 @@ class Policy:
 
       model = PeftModel.from_pretrained(model, adapter).merge_and_unload().requires_grad_(True)  # which PEFT froze
     renderer = Renderer(tokenizer, max_length=None)
-    gap, after = _around_answer(renderer)
+    gap, rest = renderer.around_answer
+    (ids,) = renderer.tokens([rest])
+    after = ids[0] if ids and ids[0] in tokenizer.all_special_ids else None
     listed = model.generation_config.eos_token_id
     listed = listed if isinstance(listed, list) else [listed]
     several = [stop_token_id] if stop_token_id is not None else [tokenizer.eos_token_id, *listed, after]
@@ -85,7 +86,7 @@ class Policy:
       raise ModelError(what, hint="name the token that ends its answers with --stop_token_id")
     if tokenizer.pad_token is None:  # only ever masked
       tokenizer.pad_token = tokenizer.convert_ids_to_tokens(known[0])
-    without_dropout(model).eval().to(device or checkpoints.best_device())
+    without_dropout(model).eval().to(usable(device))
     own, model.generation_config = model.generation_config, GenerationConfig()  # nothing but what `sample` asks for
     return cls(model, renderer, known, gap, own)
 
@@ -135,21 +136,11 @@ class Policy:
 
 
 def _base_of(path: str) -> str:
-  adapter = Path(path) / "adapter_config.json"
-  if not adapter.is_file() or (Path(path) / "config.json").is_file():
+  adapter = Path(path) / ADAPTER_CONFIG
+  if not adapter.is_file() or (Path(path) / CONFIG).is_file():
     return path
-  config = json.loads(adapter.read_text(encoding="utf-8"))
+  config = read_json(adapter)
   return config["base_model_name_or_path"] if config.get("task_type") == "CAUSAL_LM" else path
-
-
-def _around_answer(renderer: Renderer) -> tuple[str, int | None]:
-  """(what the template writes before an answer, the special token it writes after one, if any)."""
-  head = renderer.text([_ASKED], prompt_only=True)
-  whole = renderer.text([_ASKED, {"role": "assistant", "content": _ANSWERED}])
-  before, _, rest = whole.rpartition(_ANSWERED)
-  ids = renderer.tokenizer(rest, add_special_tokens=False)["input_ids"] if rest else []
-  after = ids[0] if ids and ids[0] in renderer.tokenizer.all_special_ids else None
-  return (before.removeprefix(head) if before.startswith(head) else ""), after
 
 
 def save_policy(policy: Policy, output_dir: Path, files: Mapping[str, str]) -> None:

@@ -1,7 +1,6 @@
 """A run of PPO: device and models, the updates of ppo.py one after the other, their log, checkpoints and summary."""
 
 import json
-import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -14,6 +13,7 @@ from accelerate import Accelerator
 from .. import output_folder
 from ..errors import RunError, UsageError
 from ..hf import LoraConfig
+from ..outputs import remove
 from ..precision import precision
 from ..results import to_json
 from ..terminal import check_interrupted, log
@@ -189,7 +189,7 @@ def save_checkpoint(ppo: PPO, output_dir: Path, limit: int) -> None:
   """
   if ppo.process_index == 0:
     staging = output_dir / output_folder.CHECKPOINT_STAGING
-    shutil.rmtree(staging, ignore_errors=True)
+    remove(staging)
     staging.mkdir(parents=True)
     ppo.policy.write(staging)
     state = {"optimizer": ppo.optimizer.state_dict(), "scheduler": ppo.scheduler.state_dict()}
@@ -199,10 +199,10 @@ def save_checkpoint(ppo: PPO, output_dir: Path, limit: int) -> None:
     (staging / "trainer_state.json").write_text(to_json(state), encoding="utf-8")
     resuming.seal(staging)
     complete = output_dir / f"checkpoint-{ppo.done}"
-    shutil.rmtree(complete, ignore_errors=True)
+    remove(complete)
     staging.rename(complete)
     for old in output_folder.checkpoints(output_dir)[:-limit]:
-      shutil.rmtree(old, ignore_errors=True)
+      remove(old)
   ppo.accelerator.wait_for_everyone()
 
 
