@@ -58,7 +58,7 @@ def trainers(model, folder, lora: bool):
   made = []
   for trainer, more in ((RewardTrainer, {}), (OutcomeTrainer, {"data_collator": PaddedCollator(0)})):
     torch.manual_seed(0)
-    peft = configuration.lora_of(LORA, "SEQ_CLS", "score") if lora else None
+    peft = configuration.lora_of(LORA, model) if lora else None
     made.append(trainer(model=copy.deepcopy(model), peft_config=peft, **given, **more))
   return made
 

@@ -22,7 +22,7 @@ def trained(folder, *, lora: bool = False) -> torch.nn.Module:
   model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32)
   if lora:
     settings = LoraSettings(use_peft=True, lora_dropout=0.0)
-    model = get_peft_model(model, configuration.lora_of(settings, "SEQ_CLS", "score"))
+    model = get_peft_model(model, configuration.lora_of(settings, model))
   return model.train()
 
 

@@ -234,7 +234,7 @@ def test_lora_trains_and_saves_the_head(family, tiny, tmp_path):
   renderer = Renderer(loaded.tokenizer, max_length=128, scored_at=checkpoints.scored_at(loaded.model))
   before = heads.head_projection(loaded.model).weight.detach().clone()
   rows = render_comparisons(toy_comparisons(), renderer)
-  lora = configuration.lora_of(LORA, "SEQ_CLS", heads.head_name(loaded.model))
+  lora = configuration.lora_of(LORA, loaded.model)
   model, _ = Pairs().fit(
     loaded.model, renderer, rows, config(tmp_path, remove_unused_columns=False), head="new", peft_config=lora
   )
@@ -251,7 +251,7 @@ def train_once(folder, tmp_path, pairs, *, packed, lora=False, **fields):
   loaded = checkpoints.load_for_training(str(folder))
   renderer = Renderer(loaded.tokenizer, max_length=128)
   rows = render_comparisons(pairs, renderer)
-  peft = configuration.lora_of(LORA, "SEQ_CLS", "score") if lora else None
+  peft = configuration.lora_of(LORA, loaded.model) if lora else None
   torch.manual_seed(0)
   trainer = outcome.OutcomeTrainer(
         model=loaded.model, args=config(tmp_path, remove_unused_columns=False, **fields), train_dataset=rows.dataset,

@@ -229,7 +229,7 @@ def test_nothing_is_saved_after_such_a_loss_though_losses_are_read_when_they_are
 def test_lora_trains_saves_and_merges_the_head(family, tiny, tmp_path):
   model, renderer = made(tiny, family)
   before = heads.head_projection(model).weight.detach().clone()
-  lora = configuration.lora_of(LORA, "TOKEN_CLS", heads.head_name(model))
+  lora = configuration.lora_of(LORA, model)
   rows = render_solutions(LABELLED, renderer)
   trained, _ = StepLabels().fit(model, renderer, rows, settings_for(tmp_path), head="new", peft_config=lora)
   golden = checkpoints.golden_scores(trained, renderer)

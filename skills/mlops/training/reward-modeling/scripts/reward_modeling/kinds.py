@@ -25,13 +25,14 @@ GOLDEN_CONVERSATIONS = (
 
 @dataclass(frozen=True)
 class Kind:
-  """called, scores: for messages. architecture: how the names of its classes end. labels: `id2label` of a model saved here. front:
+  """called, scores: for messages. architecture: how the names of its classes end. task_type: PEFT's. labels: `id2label` of a model saved here. front:
   front matter of its page on the hub."""
 
   name: str
   called: str
   scores: str
   architecture: str
+  task_type: str
   labels: dict[int, str]
   problem_type: str | None
   script: str
@@ -67,6 +68,7 @@ OUTCOME = Kind(
   called="an outcome reward model",
   scores="whole answers",
   architecture="ForSequenceClassification",
+  task_type="SEQ_CLS",
   labels={0: "REWARD"},
   problem_type="regression",
   script="train.py",
@@ -96,6 +98,7 @@ PROCESS = Kind(
   called="a process reward model",
   scores="steps",
   architecture="ForTokenClassification",
+  task_type="TOKEN_CLS",
   labels={0: "INCORRECT", 1: "CORRECT"},
   problem_type=None,
   script="train_process.py",

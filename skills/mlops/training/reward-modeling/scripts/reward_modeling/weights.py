@@ -145,7 +145,7 @@ def _adapter(path: str, config: dict[str, Any], found: dict[str, Tensor]) -> Mod
     what += ", and without a score head: it was neither trained nor saved"
     hint = "train again with train.py --use_peft, or with TaskType.SEQ_CLS in a LoraConfig"
   else:
-    kind = PROCESS if config.get("task_type") == "TOKEN_CLS" else OUTCOME
+    kind = PROCESS if config.get("task_type") == PROCESS.task_type else OUTCOME
     shapes = (found[key].shape for key in heads if key.endswith("weight") and found[key].shape)
     auto, labels = f"AutoModel{kind.architecture}", f", num_labels={next(shapes, [len(kind.labels)])[0]}"
     if writes_text and not heads:

@@ -7,7 +7,9 @@ from accelerate.utils import parse_flag_from_env
 
 from ..base_rendering import BaseRenderer
 from ..errors import UsageError
-from ..hf import Arguments, Dataset, LoraConfig
+from ..heads import head_name
+from ..hf import Arguments, Dataset, LoraConfig, Model
+from ..kinds import kind_of_architecture
 from ..precision import precision
 from ..settings import EVALUATE_ON
 from .settings import LoraSettings, Settings
@@ -154,20 +156,21 @@ def planned(
   }
 
 
-def lora_of(settings: LoraSettings, task_type: str, head: str | None) -> LoraConfig | None:
-  """None without --use_peft. head: a new one, which is trained and saved too."""
+def lora_of(settings: LoraSettings, model: Model) -> LoraConfig | None:
+  """None without --use_peft. The head of a reward model is trained and saved too."""
   if not settings.use_peft:
     return None
   from peft import LoraConfig
 
   targets = settings.lora_target_modules or ["all-linear"]
+  kind = kind_of_architecture(type(model).__name__)
   return LoraConfig(
-    task_type=task_type,
+    task_type=kind.task_type if kind else "CAUSAL_LM",
     r=settings.lora_r or 16,
     lora_alpha=settings.lora_alpha or 32,
     lora_dropout=settings.lora_dropout or 0.0,
     target_modules=targets[0] if targets == ["all-linear"] else targets,
-    modules_to_save=[head] if head else None,
+    modules_to_save=[head_name(model)] if kind else None,
   )
 
 

@@ -136,7 +136,6 @@ class Learner:
   heads: Attributes = ()
   folds: ClassVar[int | None] = None
   model: ClassVar[Kind]
-  task_type: ClassVar[str]
 
   def config(
     self, settings: Settings, fields: Mapping[str, object], parameters: int, *, has_eval: bool

@@ -16,7 +16,6 @@ from ..errors import DataError
 from ..evaluation.pair_measures import PairSummary
 from ..evaluation.pairs import PairEvaluation
 from ..evaluation.ratings import RatingEvaluation, RatingSummary
-from ..heads import head_name
 from ..hf import Model
 from ..outputs import write_whole
 from ..rendering import Conversation, Renderer
@@ -106,7 +105,7 @@ def cross_validate(
       config, _ = kind.config(own, fields, model.num_parameters(), has_eval=False)
       if fold >= len(losses):
         rendered = kind.render(train, renderer, settings.drop_refused)
-        lora = configuration.lora_of(settings, kind.task_type, head_name(model))
+        lora = configuration.lora_of(settings, model)
         model, training = kind.fit(model, renderer, rendered, config, head=loaded.head, peft_config=lora)
         losses.append(training["train_loss"])
     if config.process_index == 0:

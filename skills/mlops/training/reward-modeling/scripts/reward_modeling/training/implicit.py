@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -94,8 +94,6 @@ class ImplicitTrainer(ProcessTrainer):
 
 @dataclass(frozen=True, kw_only=True)
 class ImplicitRewards(StepLabels):
-  task_type: ClassVar = "CAUSAL_LM"
-
   def __post_init__(self) -> None:
     given = [name for name in super().loss if getattr(self, name) != getattr(StepLabels, name)]
     if given:

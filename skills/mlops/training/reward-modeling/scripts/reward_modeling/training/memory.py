@@ -6,7 +6,6 @@ from unittest import mock
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..heads import head_name
 from ..hf import Config, LoraConfig, Model
 from ..kinds import OUTCOME
 from ..lengths import DEFAULT_MAX_LENGTH, positions
@@ -29,7 +28,7 @@ def estimate(kind: Learner, settings: Settings) -> MemoryEstimate:
   config.get_text_config().pad_token_id = 0
   model = _model(kind, config)
   parameters, most = model.num_parameters(), positions(model)
-  lora = configuration.lora_of(replace(settings, use_peft=True, lora_dropout=0.0), kind.task_type, head_name(model))
+  lora = configuration.lora_of(replace(settings, use_peft=True, lora_dropout=0.0), model)
   chosen, _ = configuration.default_arguments(parameters, settings.use_peft)
   chosen |= {name: value for name in chosen if (value := getattr(settings, name)) is not None}
   sequences = chosen["per_device_train_batch_size"] * (2 if kind.model is OUTCOME else 1)

@@ -66,7 +66,6 @@ class Pairs(Learner, WinnerSettings):
     metavar="K",
   )
   model: ClassVar = OUTCOME
-  task_type: ClassVar = "SEQ_CLS"
   called: ClassVar = "pairs"
 
   @property

@@ -96,7 +96,7 @@ class Policy:
 
   @property
   def device(self) -> torch.device:
-    return next(self.model.parameters()).device
+    return self.model.device
 
   @property
   def context(self) -> int | None:

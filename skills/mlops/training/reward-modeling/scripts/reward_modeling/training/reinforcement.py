@@ -59,7 +59,7 @@ def train_policy(run: PPORun | GRPORun, settings: PolicySettings) -> PolicyRun |
     from accelerate.utils import set_seed
 
     set_seed(settings.seed)  # of the adapter's weights
-  lora = configuration.lora_of(settings, "CAUSAL_LM", None)
+  lora = configuration.lora_of(settings, policy.model)
   log(f"{len(prompts)} prompts; {run.make(policy, prompts, rewards, lora)}")
   result = {
     "output_dir": str(output_dir),

@@ -16,7 +16,6 @@ from ..evaluation.pairs import PairEvaluation
 from ..evaluation.ratings import RatingEvaluation
 from ..evaluation.results import EVALUATIONS
 from ..evaluation.steps import StepEvaluation
-from ..heads import head_name
 from ..hf import Model
 from ..lengths import longest_input, positions
 from ..output_folder import TRAINED_ON
@@ -66,8 +65,7 @@ def train(kind: Learner, settings: Settings, fields: Mapping[str, object]) -> Mo
     "left_out": data.left_out + rows.counts.get("dropped_refused", 0),
     **found,
   }
-  head = None if kind.task_type == "CAUSAL_LM" else head_name(loaded.model)
-  lora = configuration.lora_of(settings, kind.task_type, head)
+  lora = configuration.lora_of(settings, loaded.model)
   if settings.dry_run:
     planned = configuration.planned(settings, config, fields, renderer, rows.dataset, lora)
     planned |= kind.loss | ({"folds": kind.folds, "models_trained": kind.folds + 1} if kind.folds else {})
@@ -142,14 +140,8 @@ def _saved(
   write_whole(output_dir / TRAINED_ON, sorted(known))
   _say_what_is_saved(output_dir, card["reload_difference"])
   training.pop("log")
-  kept = {name: card[name] for name in ("fingerprint", "reload_difference")}
-  return evaluation, {
-    **made,
-    **kept,
-    "training": training,
-    "reward": reward,
-    "evaluation": evaluation and evaluation.summary,
-  }
+  made |= {name: card[name] for name in ("fingerprint", "reload_difference")}
+  return evaluation, made | {"training": training, "reward": reward, "evaluation": evaluation and evaluation.summary}
 
 
 def _report(kind: Learner, settings: Settings) -> Any:

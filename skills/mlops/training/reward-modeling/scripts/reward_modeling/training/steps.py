@@ -57,7 +57,6 @@ class StepLabels(Learner):
   show_labels: int | None = flag(None, "decode the first N rows at every labeled token, before training", group="run")
   seed: int = 42
   model: ClassVar = PROCESS
-  task_type: ClassVar = "TOKEN_CLS"
 
   @property
   def loss(self) -> dict[str, Any]:
