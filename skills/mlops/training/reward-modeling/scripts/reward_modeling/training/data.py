@@ -11,7 +11,7 @@ from .. import checkpoints
 from ..attributes import Attributes
 from ..base_rendering import BaseRenderer, Faults, refused_together
 from ..cli import flag
-from ..data.audit import Finding, unreadable, without_errors
+from ..data.audit import Finding, audit, unreadable, without_errors
 from ..data.reading import check_verbatim, load
 from ..data.records import Record, Records, split_by_prompt
 from ..errors import DataError, UsageError
@@ -50,9 +50,10 @@ class Data:
         warn(f"{share}: an accuracy on fewer than {FEW} says little; hold out more, or give --eval_dataset_name")
     return made.checked(settings)
 
-  def audited(self, findings: Sequence[Finding], settings: DataSettings) -> Data:
+  def audited(self, settings: DataSettings, **more: str) -> Data:
     """Without the records that --audit leaves out. Raises DataError for errors under --audit stop."""
-    findings = [*self.findings, *findings]
+    found = audit(self.train, eval_records=self.held_out or None, rendered=settings.rendered, **more)
+    findings = [*self.findings, *found]
     kept = without_errors(self.train, findings, settings.audit, self.called)
     return replace(self, train=kept, findings=findings, left_out=len(self.train) - len(kept))
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..base_rendering import Faults
 from ..cli import flag, fraction, non_negative_number
-from ..data.audit import audit
 from ..data.records import Comparison, answers_of, comparisons, ranked_by_ratings
 from ..errors import DataError, UsageError
 from ..hf import Arguments, Model, Tokenizer
@@ -94,8 +93,7 @@ class Pairs(Learner, WinnerSettings):
     self.refuse(*of_ratings, *["label_smoothing"] * (self.objective == "plackett_luce"))
     prepare = partial(ranked_by_ratings, weights=self.attribute_weights)
     data, _ = read_data(settings, self.called, comparisons, prepare, winner_values=self.winner_values)
-    findings = audit(data.train, eval_records=data.held_out or None, rendered=settings.rendered)
-    data = data.audited(findings, settings)
+    data = data.audited(settings)
     if not self.use_margin:
       data = replace(data, train=[replace(pair, margin=None) for pair in data.train])
     for pair in [*data.train, *data.held_out] if self.objective == "scaled_bradley_terry" else ():

@@ -12,7 +12,6 @@ import numpy as np
 
 from ..attributes import Attribute, Attributes, reweighted
 from ..checkpoints import saved_attributes
-from ..data.audit import audit
 from ..data.reading import load
 from ..data.records import Rated, check_attributes, comparisons, rated_answers, rated_names
 from ..errors import DataError
@@ -63,8 +62,7 @@ class Ratings(Pairs):
     check_attributes(self.attribute_weights or (), chosen, "attribute_weights")
     for rows in (data.train, data.held_out):
       rows[:] = [replace(row, ratings={name: row.ratings.get(name) for name in chosen}) for row in rows]
-    findings = audit(data.train, eval_records=data.held_out or None, rendered=settings.rendered)
-    data = data.audited(findings, settings)
+    data = data.audited(settings)
     known = [row for row in data.train if any(value is not None for value in row.ratings.values())]
     if unrated := len(data.train) - len(known):
       data = replace(data, train=known, set_aside=data.set_aside | {"without ratings": unrated})

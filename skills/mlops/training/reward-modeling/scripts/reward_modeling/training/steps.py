@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..cli import escaped, flag
-from ..data.audit import audit
 from ..data.records import Solution, solutions
 from ..errors import DataError
 from ..hf import Arguments, Model, Tokenizer
@@ -79,9 +78,8 @@ class StepLabels(Learner):
     return StepRenderer(tokenizer, step_separator=separator, overlong=self.overlong, **common)
 
   def audited(self, data: Data, renderer: StepRenderer, settings: DataSettings) -> Data:
-    separator, held_out = renderer.step_separator, data.held_out or None  # it must not stand in a step
-    findings = audit(data.train, separator=separator, eval_records=held_out, rendered=settings.rendered)
-    return data.audited(findings, settings).checked(settings)
+    separator = renderer.step_separator  # it must not stand in a step
+    return data.audited(settings, separator=separator).checked(settings)
 
   def render(
     self, records: Sequence[Solution], renderer: StepRenderer, drop_refused: bool, *, held_out: bool = False
