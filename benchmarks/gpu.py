@@ -9,8 +9,9 @@ time; "share" is the arithmetic of the linear layers for unique tokens (three ti
 matrix product in the same precision, measured by the part env. "host" is the time of a step until Python has launched it. The
 first run of each is not timed; kernels compile there. Parts: env, guard (which models may be packed here), train (TRL as
 documented, TRL by length, ours padded, packed without sharing, shared, and with masks made ahead, as a worker of the loader
-does), score (padded ways, vLLM where it can be imported, shared ones), pipeline, ppo (answers a second, see gpu_ppo.py), precision (how far
-padded and packed bf16 are from fp32). The attention kernels of `gpu_kernels.py` stand beside FlexAttention in train and score.
+does), score (padded ways, vLLM where it can be imported, shared ones), pipeline, ppo (`gpu_ppo.py`: answers a second, beside
+TRL's with --trl_path), precision (how far padded and packed bf16 are from fp32). The attention kernels of `gpu_kernels.py`
+stand beside FlexAttention in train and score.
 """
 
 from __future__ import annotations

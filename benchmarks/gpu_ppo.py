@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -56,10 +56,14 @@ def course(tiny: bool) -> dict[str, Any]:
 
 
 class Clock:
-  """Seconds of the updates after the first, and in which phase of them. Waits for the device at each mark."""
+  """Seconds of the updates after the first, and in which phase of them. Waits for the device at each mark.
+
+  lengths: mean tokens of each update's answers.
+  """
 
   def __init__(self) -> None:
     self.ends: list[float] = []
+    self.lengths: list[float] = []
     self.seconds: dict[str, float] = defaultdict(float)
     self.phase, self.since = "rest", time.perf_counter()
 
@@ -87,6 +91,7 @@ class Clock:
       "range": [min(times), max(times)],
       **{f"{phase}, s": seconds / len(times) for phase, seconds in sorted(self.seconds.items())},
       "GiB": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None,
+      "tokens an answer": fmean(self.lengths[1:]),
       "precision": precision,
     }
 
@@ -142,6 +147,7 @@ def ours(models: Path, tiny: bool) -> Row:
   def updated(*args: Any, **kwargs: Any) -> Any:
     found = update(*args, **kwargs)
     clock.end_update()
+    clock.lengths.append(found[0]["length"])
     return found
 
   ppo.PPO._timed, ppo.PPO.update = timed, updated
@@ -198,22 +204,25 @@ def mark_phases(clock: Clock, reward_model: torch.nn.Module) -> None:
 
   generation, reward, forward = ppo_trainer.batch_generation, ppo_trainer.get_reward, ppo_trainer.forward
 
-  def between(phase: str, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    clock.begin(phase)
-    found = run(*args, **kwargs)
+  def sampled(model: torch.nn.Module, queries: torch.Tensor, size: int, pad: int, config: Any) -> Any:
+    clock.begin("sampling")
+    found = generation(model, queries, size, pad, config)
     clock.begin("probabilities")
+    clock.lengths.append((found[0][:, queries.shape[1] :] != pad).sum(1).float().mean().item())
     return found
 
   def rewarded(model: torch.nn.Module, *args: Any) -> Any:
-    return between("rewards" if model is reward_model else "probabilities", reward, model, *args)
+    clock.begin("rewards" if model is reward_model else "probabilities")
+    found = reward(model, *args)
+    clock.begin("probabilities")
+    return found
 
   def forwarded(*args: Any) -> Any:
     if torch.is_grad_enabled() and clock.phase != "learning":
       clock.begin("learning")
     return forward(*args)
 
-  ppo_trainer.batch_generation = partial(between, "sampling", generation)
-  ppo_trainer.get_reward, ppo_trainer.forward = rewarded, forwarded
+  ppo_trainer.batch_generation, ppo_trainer.get_reward, ppo_trainer.forward = sampled, rewarded, forwarded
 
 
 # ---- the part ----

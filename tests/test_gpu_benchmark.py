@@ -119,3 +119,11 @@ def test_packed_gradients_are_those_of_fp32_and_as_near_in_bf16_as_padded_ones(t
     assert found[f"0.5B, {work}: fp32, shared"]["gradient"] < 1e-5
     padded, shared = (found[f"0.5B, {work}: bf16, {way}"]["gradient"] for way in ("padded", "shared"))
     assert 1e-4 < padded < 0.05 and shared < 2 * padded
+
+
+def test_the_phases_of_ppo_are_all_of_its_updates(tried):
+  row = tried[0]["parts"]["ppo"]["tiny, 8 answers an update: ours"]
+  phases = {name.removesuffix(", s"): row[name] for name in row if name.endswith(", s") and name != "process, s"}
+  assert set(phases) == {"sampling", "rewards", "probabilities", "learning", "rest"}
+  assert sum(phases.values()) == pytest.approx(row["seconds an update"])
+  assert row["answers a second"] == pytest.approx(8 / row["seconds an update"]) and 1 <= row["tokens an answer"] <= 8
