@@ -202,13 +202,18 @@ def mark_phases(clock: Clock, reward_model: torch.nn.Module) -> None:
   """TRL samples; then come log-probabilities, values and rewards; the first forward pass with gradients begins to learn."""
   from trl.experimental.ppo import ppo_trainer
 
-  generation, reward, forward = ppo_trainer.batch_generation, ppo_trainer.get_reward, ppo_trainer.forward
+  generation, truncation = ppo_trainer.batch_generation, ppo_trainer.truncate_response
+  reward, forward = ppo_trainer.get_reward, ppo_trainer.forward
 
-  def sampled(model: torch.nn.Module, queries: torch.Tensor, size: int, pad: int, config: Any) -> Any:
+  def sampled(*args: Any) -> Any:
     clock.begin("sampling")
-    found = generation(model, queries, size, pad, config)
+    found = generation(*args)
     clock.begin("probabilities")
-    clock.lengths.append((found[0][:, queries.shape[1] :] != pad).sum(1).float().mean().item())
+    return found
+
+  def truncated(stop: int, pad: int, responses: torch.Tensor) -> torch.Tensor:
+    found = truncation(stop, pad, responses)
+    clock.lengths.append((found != pad).sum(1).float().mean().item())
     return found
 
   def rewarded(model: torch.nn.Module, *args: Any) -> Any:
@@ -222,7 +227,8 @@ def mark_phases(clock: Clock, reward_model: torch.nn.Module) -> None:
       clock.begin("learning")
     return forward(*args)
 
-  ppo_trainer.batch_generation, ppo_trainer.get_reward, ppo_trainer.forward = sampled, rewarded, forwarded
+  ppo_trainer.batch_generation, ppo_trainer.truncate_response = sampled, truncated
+  ppo_trainer.get_reward, ppo_trainer.forward = rewarded, forwarded
 
 
 # ---- the part ----
