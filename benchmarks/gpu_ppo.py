@@ -241,17 +241,21 @@ def ppo(machine: Machine, trl_path: Path | None) -> Found:
   with tempfile.TemporaryDirectory() as folder:
     make(machine, Path(folder))
     machine.free()
-    found = {f"{heading}ours": attempted(lambda: measured(machine, Path(folder), "ours", {}))}
+    own = attempted(partial(measured, machine, Path(folder), "ours", {}))
+    found = {f"{heading}ours": own}
     if trl_path is None:
       return found | {"TRL 1.12": {"note": "needs --trl_path, a folder that holds it"}}
+    first = os.pathsep.join(filter(None, (str(trl_path.resolve()), os.environ.get("PYTHONPATH"))))
     for name, (dtype, environment) in TRL_WAYS.items():
-      environment = environment | {"PYTHONPATH": f"{trl_path.resolve()}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-      found[f"{heading}{name}"] = attempted(partial(measured, machine, Path(folder), "trl", environment, dtype))
-  rates = {name: row["answers a second"] for name, row in found.items() if "answers a second" in row}
-  ours_name, *others = rates
-  for name in others:
-    found[f"ours / {name.removeprefix(heading)}"] = {"answers a second": rates[ours_name] / rates[name]}
-  return found
+      environment = environment | {"PYTHONPATH": first}
+      found[heading + name] = attempted(partial(measured, machine, Path(folder), "trl", environment, dtype))
+  rate = "answers a second"
+  ratios = {
+    f"ours / {name}": {rate: own[rate] / found[heading + name][rate]}
+    for name in TRL_WAYS
+    if rate in own and rate in found[heading + name]
+  }
+  return found | ratios
 
 
 def measured(machine: Machine, models: Path, side: str, environment: dict[str, str], dtype: str = "float32") -> Row:
