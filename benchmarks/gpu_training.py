@@ -112,7 +112,9 @@ def train(machine: Machine) -> Found:
   found: Found = {}
   for work, pairs, checkpointing, contenders in PLAN[:: 3 if machine.tiny else 1]:
     name = f"0.5B, {work}, {pairs} a batch{', checkpointing' * checkpointing}"
-    for called in CONTENDERS if machine.tiny else contenders:
+    for called in (
+      contenders if machine.cuda else set(CONTENDERS) - {"shared, flex"}
+    ):  # it has no backward pass on a CPU
       pairs = min(pairs, 4) if machine.tiny else pairs
       measured = partial(trained, machine, work, pairs, checkpointing, *CONTENDERS[called])
       found[f"{name}: {called}"] = attempted(measured)

@@ -95,7 +95,7 @@ def tried(tmp_path_factory):
 
 def test_every_part_runs_on_a_cpu_and_says_that_it_is_none(tried):
   told, table = tried
-  assert list(told["parts"]) == ["env", "guard", "train", "score", "pipeline", "ppo", "precision"]
+  assert list(told["parts"]) == ["env", "train", "score", "ppo", "precision", "guard", "pipeline"]
   notes = {name: row["note"] for part in told["parts"].values() for name, row in part.items() if "note" in row}
   assert list(notes) == ["TRL 1.12"], notes
   assert table.startswith("# CPU (no GPU was used)") and "not a measurement" in table
@@ -124,3 +124,11 @@ def test_packed_gradients_are_those_of_fp32_and_as_near_in_bf16_as_padded_ones(t
       found[f"0.5B, {work}: bf16, {way}"]["gradient"] for way in ("padded", "shared", "shared, compiled")
     )
     assert 1e-4 < padded < 0.05 and max(packed) < 2 * padded
+
+
+def test_the_phases_of_ppo_are_all_of_its_updates(tried):
+  row = tried[0]["parts"]["ppo"]["tiny, 8 answers an update: ours"]
+  phases = {name.removesuffix(", s"): row[name] for name in row if name.endswith(", s") and name != "process, s"}
+  assert set(phases) == {"sampling", "rewards", "probabilities", "learning", "rest"}
+  assert sum(phases.values()) == pytest.approx(row["seconds an update"])
+  assert row["answers a second"] == pytest.approx(8 / row["seconds an update"]) and 1 <= row["tokens an answer"] <= 8
