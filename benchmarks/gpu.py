@@ -7,23 +7,24 @@
 Writes gpu.json and gpu.md, headed by the card's name, after every part. "tokens" are all of the sequences, shared ones each
 time; "share" is the arithmetic of the linear layers for unique tokens (three times that in training) over the rate of a large
 matrix product in the same precision, measured by the part env. "host" is the time of a step until Python has launched it. The
-first run of each is not timed; kernels compile there. Parts: env, guard (which models may be packed here), train (TRL as
-documented, TRL by length, ours padded, packed without sharing, shared, and with masks made ahead, as a worker of the loader
-does), score (padded ways, vLLM where it can be imported, shared ones), pipeline, ppo (answers a second), precision (how far
-padded and packed bf16 are from fp32). The attention kernels of `gpu_kernels.py` stand beside FlexAttention in train and score.
+first run of each is not timed; kernels compile there. Parts: env, train (TRL as documented, TRL by length, ours padded, packed
+without sharing, shared, in compiled layers, and laid out ahead, as a worker of the loader does), score (padded ways, packed
+ones, vLLM where it can be imported), ppo (`gpu_ppo.py`: answers a second, beside TRL's with --trl_path), precision (how far
+padded and packed bf16 are from fp32), guard (which models may be packed here), pipeline. Two other attention kernels
+(`gpu_kernels.py`) stand beside the one in use in train and score.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpu_machine import SIZES, TINY, Found, Machine, Row, attempted, word_tokenizer
+from gpu_machine import Found, Machine, Row, attempted, word_tokenizer
+from gpu_ppo import ppo
 from gpu_scoring import score
 from gpu_training import precision, train
 from scoring import spelled
@@ -83,51 +84,14 @@ def classified(machine: Machine, classify: Any, texts: list[str], size: int, tok
   return {"tokens a second": tokens / times["seconds"], **times}
 
 
-def ppo(machine: Machine) -> Found:
-  """Answers a second of this project's PPO: a random policy of 0.5B against a random reward model of its size."""
-  import ppo as script
-  from transformers import AutoModelForCausalLM
-
-  from reward_modeling import checkpoints, sandbox
-  from reward_modeling.rendering import Renderer
-  from reward_modeling.sandbox_models import tiny_config, tokenizer
-
-  folder = Path(tempfile.mkdtemp())
-  words = tokenizer()
-  fields = TINY if machine.tiny else SIZES["0.5B"][1]
-  config = tiny_config(words, **fields)
-  AutoModelForCausalLM.from_config(config).save_pretrained(folder / "policy")
-  words.save_pretrained(folder / "policy")
-  loaded = checkpoints.load_for_training(str(folder / "policy"))
-  checkpoints.save(loaded.model, Renderer(loaded.tokenizer, max_length=512), folder / "reward", training={}, reward={})
-  prompts = [{"prompt": asked.messages} for asked in sandbox.make_questions(64, 0)]
-  (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts), encoding="utf-8")
-  batch, updates = (8, 2) if machine.tiny else (64, 3)
-  settings = {
-        "model_name_or_path": folder / "policy", "reward_model_path": folder / "reward", "value_model": "reward",
-        "dataset_name": folder / "prompts.jsonl", "output_dir": folder / "out", "response_length": 8 if machine.tiny else 128,
-        "per_device_train_batch_size": batch, "total_episodes": batch * updates, "num_ppo_epochs": 2, "num_mini_batches": 2,
-    }  # fmt: skip
-
-  def measured() -> Row:
-    start = time.perf_counter()
-    summary = script.main([str(word) for name, value in settings.items() for word in (f"--{name}", value)])
-    told = {f"seconds of {name}": value for name, value in summary.seconds.items()}
-    return {"answers a second": summary.samples_per_second, "seconds": time.perf_counter() - start, **told}
-
-  found = {f"0.5B, {batch} answers an update: ours": attempted(measured)}
-  found["TRL 1.12"] = {"note": "needs its own environment: uv run benchmarks/ppo_vs_trl.py"}
-  return found
-
-
 PARTS = {
   "env": env,
-  "guard": guard,
   "train": train,
   "score": score,
-  "pipeline": pipeline,
-  "ppo": ppo,
+  "ppo": partial(ppo, trl_path=None),
   "precision": precision,
+  "guard": guard,
+  "pipeline": pipeline,
 }
 
 
@@ -157,6 +121,7 @@ def main() -> None:
   parser.add_argument("--tiny", action="store_true", help="small models and short texts, to try the command")
   parser.add_argument("--rounds", type=int, default=2)
   parser.add_argument("--limit", type=float, default=460, help="seconds after which nothing new is measured")
+  parser.add_argument("--trl_path", type=Path, help="folder of TRL 1.12, the last with PPO, for the part ppo")
   parser.add_argument("--out", type=Path, required=True, help="folder for gpu.json and gpu.md")
   args = parser.parse_args()
   import torch
@@ -172,11 +137,12 @@ def main() -> None:
   machine = Machine(torch.device(args.device), args.tiny, args.rounds, args.limit)
   machine.measure_rates()
   args.out.mkdir(parents=True, exist_ok=True)
+  run = PARTS | {"ppo": partial(ppo, trl_path=args.trl_path)}
   parts: dict[str, Found] = {}
   for name in args.parts:
     start = time.perf_counter()
     try:
-      parts[name] = PARTS[name](machine)
+      parts[name] = run[name](machine)
     except Exception as error:
       parts[name] = {"all": {"note": f"{type(error).__name__}: {error}"}}
     machine.free()

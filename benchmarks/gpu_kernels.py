@@ -1,15 +1,17 @@
-"""Two other ways to attend over a packed row, to be compared on a GPU with FlexAttention, which the project uses.
+"""Two other ways to attend over a packed row, compared on a GPU with the one that the project uses.
 
-"gather": the keys of each segment's path are gathered before its own, and FlashAttention's variable-length kernel
-(`torch.nn.attention.varlen`) runs over the segments. "merge": one call over the segments by themselves, one over all segments
-that share a path, whose keys then stand once; the two are merged by their log-sum-exp, and so are their backward passes, as in
-ring attention. On a CPU both run in a plain form of the kernel, in any precision, which tests compare with one at a time.
+The project gathers the keys of each segment's path before its own and runs FlashAttention's variable-length kernel over the
+segments. "merge": one call over the segments by themselves, one over all segments that share a path, whose keys then stand
+once; the two are merged by their log-sum-exp, and so are their backward passes, as in ring attention. "flex": FlexAttention
+(arXiv:2412.05496) with the row's mask. On a CPU kernels run in a plain form, in any precision, which tests compare with one
+sequence at a time.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -92,33 +94,17 @@ def plain_backward(
 def forward(query, key, value, where: Spans, scale: float, causal: bool, window: int | None = None):
   if not query.is_cuda:
     return plain_forward(query, key, value, where, scale, causal, window)
-  sides = [-1 if window is None else window - 1, 0 if causal else -1]
-  run = torch.ops.torch_attn._varlen_attn
-  return run(query, key, value, *where, causal, scale, sides, query.shape[1] != key.shape[1])[:2]
+  run = torch.ops.aten._flash_attention_forward
+  return run(query, key, value, *where, 0.0, causal, False, scale=scale)[:2]
 
 
 def backward(grad, query, key, value, out, lse, where: Spans, scale: float, causal: bool, window: int | None = None):
   if not query.is_cuda:
     return plain_backward(grad, query, key, value, out, lse, where, scale, causal, window)
-  sides = [-1 if window is None else window - 1, 0 if causal else -1]
   state = torch.zeros(2, dtype=torch.uint64, device=query.device)  # of dropout, which there is none of
-  run = torch.ops.torch_attn._varlen_attn_backward
-  return run(grad.contiguous(), query, key, value, out, lse, *where, causal, state, scale, sides)
-
-
-class Gathered(torch.autograd.Function):
-  """Causal attention of each span's queries, which are the last of its keys."""
-
-  @staticmethod
-  def forward(ctx, query, key, value, where: Spans, scale: float, window: int | None):
-    out, lse = forward(query, key, value, where, scale, True, window)
-    ctx.save_for_backward(query, key, value, out, lse)
-    ctx.more = where, scale, True, window
-    return out
-
-  @staticmethod
-  def backward(ctx, grad):
-    return *backward(grad, *ctx.saved_tensors, *ctx.more), None, None, None
+  run = torch.ops.aten._flash_attention_backward
+  unused = torch.empty(0, device=query.device)
+  return run(grad.contiguous(), query, key, value, out, lse, *where, 0.0, causal, state, unused, scale=scale)
 
 
 class Merged(torch.autograd.Function):
@@ -153,10 +139,8 @@ class Merged(torch.autograd.Function):
 
 
 class Plan(NamedTuple):
-  """gathered: keys of all paths and segments [K]. own, shared: see `Merged`."""
+  """See `Merged`."""
 
-  gathered: Tensor
-  with_path: Spans
   own: Spans
   queries: Tensor
   keys: Tensor
@@ -164,62 +148,95 @@ class Plan(NamedTuple):
 
 
 def plan(layout: Layout, device: torch.device) -> Plan:
-  if made := layout._made.get(("plan", device)):
+  if made := layout._masks.get(("plan", device)):
     return made
-  groups: dict[tuple[int, ...], list[int]] = {}
-  gathered, sizes, lengths = [], [], []
+  groups: dict[tuple[tuple[int, int], ...], list[int]] = {}
   for segment in layout.segments:
-    own = range(segment.start, segment.start + segment.size)
-    gathered += [*segment.path, *own]
-    sizes.append(segment.size)
-    lengths.append(len(segment.path) + segment.size)
     if segment.path:
-      groups.setdefault(tuple(segment.path), []).extend(own)
-  shared = spans([len(own) for own in groups.values()], list(map(len, groups)))
-  lists = gathered, [place for own in groups.values() for place in own], [place for path in groups for place in path]
-  all_spans = spans(sizes, lengths), spans(sizes, sizes), shared
+      groups.setdefault(tuple(segment.path), []).extend(range(segment.start, segment.start + segment.size))
+  paths = [[place for run in runs for place in range(*run)] for runs in groups]
+  shared = spans([len(own) for own in groups.values()], list(map(len, paths)))
+  sizes = [segment.size for segment in layout.segments]
+  lists = [place for own in groups.values() for place in own], [place for path in paths for place in path]
+  both = spans(sizes, sizes), shared
   tensors = [torch.tensor(places, dtype=torch.int32) for places in lists]
-  on = iter(sent([*tensors, *(end for one in all_spans for end in one[:2])], device))
-  gathered, queries, keys = (next(on) for _ in lists)
-  with_path, own, shared = (Spans(next(on), next(on), *one[2:]) for one in all_spans)
-  made = layout._made["plan", device] = Plan(gathered, with_path, own, queries, keys, shared)
+  on = iter(sent([*tensors, *(end for one in both for end in one[:2])], device))
+  queries, keys = (next(on) for _ in lists)
+  own, shared = (Spans(next(on), next(on), *one[2:]) for one in both)
+  made = layout._masks["plan", device] = Plan(own, queries, keys, shared)
   return made
 
 
-def by(kernel: str):
-  """The attention of a packed row by this kernel, as `attention._by_blocks` is called."""
+def by_merge(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float, window: int | None) -> Tensor:
+  if window is not None:
+    raise UnsupportedAttentionError("a window, which merge has not")
+  flat = [tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value)]
+  return Merged.apply(*flat, plan(layout, query.device), scale)[None]
 
-  def way(
-    query, key, value, layout: Layout, scaling: float | None, window: int | None, softcap: float | None
-  ) -> Tensor:
-    if softcap is not None or (window is not None and kernel == "merge"):
-      raise UnsupportedAttentionError(f"a soft cap or a window, which {kernel} has not")
-    if torch.is_autocast_enabled(query.device.type):
-      query, key, value = (one.to(torch.get_autocast_dtype(query.device.type)) for one in (query, key, value))
-    where, length = plan(layout, query.device), query.shape[2]
+
+BLOCK = 128
+
+
+def block_mask(layout: Layout, length: int, window: int | None, device: torch.device) -> Any:
+  """Of a row filled up to whole blocks: token k is seen by k, k + 1, ... until[k] - 1, since the sequences are sorted."""
+  from torch.nn.attention.flex_attention import create_block_mask
+
+  if made := layout._masks.get(("blocks", window, device)):
+    return made
+  until, positions = torch.arange(1, length + 1), torch.zeros(length, dtype=torch.long)
+  for segment in layout.segments:
+    end = segment.start + segment.size
+    for first, last in segment.runs:
+      until[first:last] = end
+    positions[segment.start : end] = torch.arange(segment.depth, segment.depth + segment.size)
+  until, positions = until.to(device), positions.to(device)
+
+  def visible(batch, head, query, key):
+    mask = (key <= query) & (query < until[key])
+    return mask if window is None else mask & (positions[query] - positions[key] < window)
+
+  made = create_block_mask(visible, None, None, length, length, device=device, BLOCK_SIZE=BLOCK)
+  layout._masks["blocks", window, device] = made
+  return made
+
+
+@functools.cache
+def flex_attention(compiled: bool) -> Callable:
+  from torch.nn.attention.flex_attention import flex_attention as plain
+
+  return torch.compile(plain) if compiled else plain
+
+
+def by_flex(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float, window: int | None) -> Tensor:
+  tokens = query.shape[2]
+  query, key, value = (torch.nn.functional.pad(one, (0, 0, 0, -tokens % BLOCK)) for one in (query, key, value))
+  mask = block_mask(layout, query.shape[2], window, query.device)
+  out = flex_attention(query.is_cuda)(query, key, value, block_mask=mask, scale=scale, enable_gqa=True)
+  return out[:, :, :tokens].transpose(1, 2)
+
+
+KERNELS = {"flash": None, "flex": by_flex, "merge": by_merge}
+
+
+def by(kernel: str) -> Callable:
+  """As `attention._by_flash` and `attention._by_segment` are called."""
+
+  def way(query, key, value, layout: Layout, scaling: float | None, window: int | None, softcap: float | None = None):
+    if softcap is not None:
+      raise UnsupportedAttentionError(f"capped scores, which {kernel} has not")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    end = int(sum(segment.size for segment in layout.segments))  # what fills the row attends to nothing
-    flat = [tensor[0, :, :end].transpose(0, 1).contiguous() for tensor in (query, key, value)]
-    if kernel == "gather":
-      k, v = (tensor.index_select(0, where.gathered) for tensor in flat[1:])
-      out = Gathered.apply(flat[0], k, v, where.with_path, scale, window)
-    else:
-      out = Merged.apply(*flat, where, scale)
-    return torch.nn.functional.pad(out, (0, 0, 0, 0, 0, length - end))[None]
+    return KERNELS[kernel](query, key, value, layout, scale, window)
 
   return way
 
 
-KERNELS = ("flex", "gather", "merge")
-
-
 @contextlib.contextmanager
 def attending_by(kernel: str) -> Iterator[None]:
-  """Packed rows on a GPU go by this kernel. On a CPU "flex" leaves attention as it is, segment by segment."""
-  names = "_by_blocks", "_by_segment"
-  before: list[Any] = [getattr(attention, name) for name in names]
+  """Packed rows go by this kernel; "flash" leaves attention as it is, on a CPU segment by segment."""
+  names = "_by_flash", "_by_segment"
+  before = [getattr(attention, name) for name in names]
   try:
-    if kernel != "flex":
+    if KERNELS[kernel]:
       for name in names:
         setattr(attention, name, by(kernel))
     yield

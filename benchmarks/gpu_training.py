@@ -59,31 +59,35 @@ class Contender:
 
 
 CONTENDERS = {
-  "TRL as documented": ("trl", "flex"),
-  "TRL, by length": ("sorted", "flex"),
-  "ours, padded": ("padded", "flex"),
-  "packed, nothing shared": ("unshared", "flex"),
-  "shared": ("shared", "flex"),
-  "shared, masks made ahead": ("ahead", "flex"),
-  **{f"shared, {kernel}": ("shared", kernel) for kernel in KERNELS[1:]},
+  "TRL as documented": ("trl", "flash"),
+  "TRL, by length": ("sorted", "flash"),
+  "ours, padded": ("padded", "flash"),
+  "packed, nothing shared": ("unshared", "flash"),
+  "shared": ("shared", "flash"),
+  "shared, compiled": ("compiled", "flash"),
+  "shared, compiled, laid out ahead": ("ahead", "flash"),
+  **{f"shared, {kernel}": ("shared", kernel) for kernel in list(KERNELS)[1:]},
 }
 STEPS = 4
 
 
 def trained(machine: Machine, work: str, pairs: int, checkpointing: bool, how: str, kernel: str) -> Row:
+  from reward_modeling.gpu_speed import compile_layers
   from reward_modeling.packing import unique_tokens
   from reward_modeling.training.outcome import PaddedCollator
   from reward_modeling.training.packed import PackedCollator, packed_batches
 
   batches = pair_rows(machine.shape(work), pairs, STEPS, by_length=how == "sorted")
   contender = Contender(machine, how not in ("trl", "sorted"), checkpointing)
-  packed = how in ("unshared", "shared", "ahead")
+  packed = how in ("unshared", "shared", "compiled", "ahead")
   ours = packed_batches(contender.trainer, True) if packed else contextlib.nullcontext()
   with attending_by(kernel), ours as why:
     if why:
       return {"note": why}
     if how == "unshared":
       contender.trainer.data_collator = PackedCollator(PaddedCollator.flat, False, contender.model)
+    if how in ("compiled", "ahead"):
+      compile_layers(contender.model)
 
     def before() -> None:
       contender.ahead = {id(batch): contender.trainer.data_collator(batch) for batch in batches if how == "ahead"}
@@ -95,15 +99,24 @@ def trained(machine: Machine, work: str, pairs: int, checkpointing: bool, how: s
   return {"tokens a second": sum(len(one) for own in each for one in own) / times["seconds"], "share": share, **times}
 
 
+MOST = ("TRL as documented", "shared", "shared, compiled")
+PLAN = [
+  ("pairs like HH", 8, False, [*MOST, "shared, compiled, laid out ahead", "ours, padded", "packed, nothing shared"]),
+  ("pairs like HH", 32, False, [*MOST, "TRL, by length", "packed, nothing shared", "shared, flex", "shared, merge"]),
+  ("pairs of single turns", 32, False, MOST),
+  ("pairs like HH", 32, True, MOST),
+]
+
+
 def train(machine: Machine) -> Found:
   found: Found = {}
-  plan = [("pairs like HH", 8, False), ("pairs like HH", 32, False), ("pairs of single turns", 32, False)]
-  plan.append(("pairs like HH", 32, True))
-  for work, pairs, checkpointing in plan[:: 3 if machine.tiny else 1]:
+  for work, pairs, checkpointing, contenders in PLAN[:: 3 if machine.tiny else 1]:
     name = f"0.5B, {work}, {pairs} a batch{', checkpointing' * checkpointing}"
-    for called, (how, kernel) in CONTENDERS.items():
+    for called in (
+      contenders if machine.cuda else set(CONTENDERS) - {"shared, flex"}
+    ):  # it has no backward pass on a CPU
       pairs = min(pairs, 4) if machine.tiny else pairs
-      measured = partial(trained, machine, work, pairs, checkpointing, how, kernel)
+      measured = partial(trained, machine, work, pairs, checkpointing, *CONTENDERS[called])
       found[f"{name}: {called}"] = attempted(measured)
       machine.free()
   return found
@@ -130,21 +143,22 @@ def gradients(contender: Contender, batch: list[Row], half: bool) -> tuple[Any, 
 def precision(machine: Machine) -> Found:
   """How far bf16 autocast, padded and packed, is from fp32 on the same batch, and fp32 from itself when packed."""
   found: Found = {}
-  for work in ("pairs like HH", "pairs of single turns"):
+  for work in ("pairs like HH", "pairs of single turns")[: None if machine.tiny else 1]:
     (batch,) = pair_rows(machine.shape(work), 8, 1)
     reference: list[Any] = []
-    plan = [("fp32, padded", False, False, "flex"), ("fp32, shared", False, True, "flex")]
-    plan += [("bf16, padded", True, False, "flex")]
-    plan += [(f"bf16, shared{f', {kernel}' * (kernel != 'flex')}", True, True, kernel) for kernel in KERNELS]
-    for name, half, packed, kernel in plan:
-      measured = partial(compared, machine, batch, half, packed, kernel, reference)
+    plan = [("fp32, padded", False, False, "flash"), ("fp32, shared", False, True, "flash")]
+    plan += [("bf16, padded", True, False, "flash"), ("bf16, shared", True, True, "flash")]
+    plan += [("bf16, shared, compiled", True, True, "compiled")]
+    for name, half, packed, how in plan:
+      measured = partial(compared, machine, batch, half, packed, how, reference)
       found[f"0.5B, {work}: {name}"] = attempted(measured)
       machine.free()
   return found
 
 
-def compared(machine: Machine, batch: list[Row], half: bool, packed: bool, kernel: str, reference: list[Any]) -> Row:
+def compared(machine: Machine, batch: list[Row], half: bool, packed: bool, how: str, reference: list[Any]) -> Row:
   """reference: rewards and gradients of the first way, which are kept here."""
+  from reward_modeling.gpu_speed import compile_layers
   from reward_modeling.heads import keep_head_in_float32
   from reward_modeling.training.packed import packed_batches
 
@@ -152,9 +166,11 @@ def compared(machine: Machine, batch: list[Row], half: bool, packed: bool, kerne
   if half:
     keep_head_in_float32(contender.model)
   ours = packed_batches(contender.trainer, True) if packed else contextlib.nullcontext()
-  with attending_by(kernel), ours as why:
+  with ours as why:
     if why:
       return {"note": why}
+    if how == "compiled":
+      compile_layers(contender.model)
     rewards, grads = gradients(contender, batch, half)
   if not reference:
     reference.extend((rewards, grads))

@@ -214,7 +214,7 @@ def arithmetic(model, rows: list[list[int]]) -> float:
   row = pack_together(rows)
   linear = sum(module.weight.numel() for module in model.model.modules() if isinstance(module, torch.nn.Linear))
   width = model.model.config.num_hidden_layers * HIDDEN
-  attended = sum(segment.size * (len(segment.path) + (segment.size + 1) / 2) for segment in row.segments)
+  attended = sum(segment.size * (segment.depth + (segment.size + 1) / 2) for segment in row.segments)
   return 2 * linear * len(row.ids) + 4 * width * attended
 
 

@@ -1,11 +1,18 @@
 """Planning: every sequence can be read back from its row, and no shared token is laid out twice."""
 
+from itertools import pairwise
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reward_modeling import packing
-from reward_modeling.packing import PackedRow, Segment, pack, pack_together, padded_batches
+from reward_modeling.packing import PackedRow, Segment, pack, pack_together, padded_batches, pieces, place_at
 from tries import tries
+
+
+def path_of(segment: Segment) -> list[int]:
+  return [place for run in segment.path for place in range(*run)]
 
 
 def read_back(row: PackedRow) -> dict[int, list[int]]:
@@ -13,7 +20,7 @@ def read_back(row: PackedRow) -> dict[int, list[int]]:
   found = {}
   for index, end in zip(row.sequences, row.ends, strict=True):
     segment = next(s for s in row.segments if s.start <= end < s.start + s.size)
-    spelled = [row.ids[place] for place in segment.path]
+    spelled = [row.ids[place] for place in path_of(segment)]
     found[index] = spelled + row.ids[segment.start : end + 1]
   return found
 
@@ -33,28 +40,28 @@ def test_every_sequence_is_in_one_row_and_reads_back(sequences, budget, share):
 def test_layout_of_a_row(sequences):
   row = pack_together(sequences)
   for segment in row.segments:
-    depth = len(segment.path)
+    depth, path = segment.depth, path_of(segment)
+    assert depth == len(path)
     assert row.positions[segment.start : segment.start + segment.size] == list(range(depth, depth + segment.size))
-    assert all(place < segment.start for place in segment.path), "attends to the future"
-  sizes, keys = row.pieces()
+    assert all(place < segment.start for place in path), "attends to the future"
+    assert all(a[1] < b[0] for a, b in pairwise(segment.runs)), "runs are in order, and as few as can be"
+  sizes, keys = pieces(row.segments)
   starts = [sum(sizes[:i]) for i in range(len(sizes))]
-  for segment, pieces in zip(row.segments, keys, strict=True):
-    held = [row.ids[starts[p] + i] for p in pieces for i in range(sizes[p])]
-    path = [row.ids[place] for place in segment.path]
+  for segment, own in zip(row.segments, keys, strict=True):
+    held = [row.ids[starts[p] + i] for p in own for i in range(sizes[p])]
+    path = [row.ids[place] for place in path_of(segment)]
     assert held == path + row.ids[segment.start : segment.start + segment.size]
   assert sum(sizes) == len(row.ids)
 
 
-@given(tries(), st.booleans())
-def test_a_token_is_seen_by_one_run_of_the_row(sequences, share):
-  """`k <= q < until[k]` says the same as following each segment's path."""
-  row = pack_together(sequences, share=share)
-  until = row.until().tolist()
-  for segment in row.segments:
-    path = set(segment.path)
-    for query in range(segment.start, segment.start + segment.size):
-      seen = path | set(range(segment.start, query + 1))
-      assert seen == {k for k in range(len(row.ids)) if k <= query < until[k]}
+@given(tries())
+def test_places_are_those_of_each_token(sequences):
+  row = pack_together(sequences)
+  for number, runs, places in zip(row.sequences, row.runs, row.places, strict=True):
+    assert [row.ids[place] for place in places] == sequences[number]
+    assert [place_at(runs, i) for i in range(len(places))] == places
+    with pytest.raises(IndexError):
+      place_at(runs, len(places))
 
 
 @given(tries())
@@ -70,12 +77,12 @@ def test_by_hand():
   row = pack_together([[*prompt, 1, 2], [*prompt, 1, 3], [*prompt, 4]])
   assert row.ids == [*prompt, 1, 2, 3, 4]
   assert row.segments == [
-    Segment(0, 12, []),
-    Segment(12, 1, list(range(11))),
-    Segment(13, 1, list(range(10))),
+    Segment(0, 12, 0, []),
+    Segment(12, 1, 11, [(0, 11)]),
+    Segment(13, 1, 10, [(0, 10)]),
   ]
   assert row.ends == [11, 12, 13] and row.positions[-2:] == [11, 10]
-  assert row.pieces() == ([10, 1, 1, 1, 1], [[0, 1, 2], [0, 1, 3], [0, 4]])
+  assert pieces(row.segments) == ([10, 1, 1, 1, 1], [[0, 1, 2], [0, 1, 3], [0, 4]])
 
 
 def test_a_full_row_is_cut_between_prompts_not_within_one():

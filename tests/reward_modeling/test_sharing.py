@@ -1,5 +1,6 @@
 """Packed rows give the rewards and gradients of one-at-a-time scoring, for models that may use them; others are refused."""
 
+import plain_flash
 import pytest
 import torch
 from hypothesis import given, settings
@@ -39,10 +40,11 @@ def groups(seed=0, prompts=3, answers=4):
   return made
 
 
-@pytest.fixture(params=["by segment", "by block"])
+@pytest.fixture(params=["by segment", "flash"])
 def way(request, monkeypatch):
   """Attention in one of its ways."""
-  monkeypatch.setattr(attention, "BLOCK_DEVICES", ("cpu",) if request.param == "by block" else ())
+  if request.param == "flash":
+    plain_flash.use(monkeypatch)
 
 
 @pytest.mark.parametrize("name", GOOD)

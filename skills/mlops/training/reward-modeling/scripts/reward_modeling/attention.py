@@ -4,22 +4,24 @@ Registered with transformers' `AttentionInterface`: no model code is patched.
 """
 
 import contextlib
-import functools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Self
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface
 
 from .heads import unwrapped
-from .hf import Config, Model
-from .packing import PackedRow
+from .hf import Model
+from .packing import PackedRow, Segment, pieces
 
 NAME = "reward_modeling_shared_prefix"
-BLOCK_DEVICES = ("cuda",)
-"""Where FlexAttention is called once a layer: a call a segment would leave a GPU idle."""
-BLOCK = 128
+FLASH_DEVICES = ("cuda",)
+"""Where a row is one call of FlashAttention a layer: a call a segment would leave a GPU idle."""
+FLASH_DTYPES = (torch.bfloat16, torch.float16)
+FLASH_HEAD = 256
+"""The widest head that it takes. Others, fp32 and capped scores are computed segment by segment there too."""
 WITHOUT_EFFECT = frozenset(
   (
     *("position_ids", "cache_position", "use_cache", "output_attentions", "is_causal", "position_embeddings"),
@@ -37,20 +39,8 @@ def at_least_fp32(numbers: torch.Tensor) -> torch.Tensor:
   return numbers.to(torch.promote_types(numbers.dtype, torch.float32))
 
 
-def by_blocks(device: torch.device) -> bool:
-  return device.type in BLOCK_DEVICES
-
-
-def row_length(tokens: int) -> int:
-  """Few lengths occur, and less than a sixteenth is filling."""
-  step = max(BLOCK, (1 << tokens.bit_length() - 1) // 16)
-  return tokens + -tokens % step
-
-
-def filled(row: PackedRow, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-  """(ids, positions), both [1, T]; by blocks to `row_length`, or each layer would have to."""
-  filling = [0] * (row_length(len(row.ids)) - len(row.ids) if by_blocks(device) else 0)
-  return torch.tensor([row.ids + filling]), torch.tensor([row.positions + filling])
+def flashes(device: torch.device) -> bool:
+  return device.type in FLASH_DEVICES
 
 
 def sent(tensors: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
@@ -61,57 +51,80 @@ def sent(tensors: Sequence[torch.Tensor], device: torch.device) -> list[torch.Te
   return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
-class Layout:
-  """callers: modules that followed it. config: by blocks, whose masks a loader's worker makes here, of a model's windows."""
+class Paths(NamedTuple):
+  """What each segment sees, as FlashAttention reads it.
 
-  def __init__(self, row: PackedRow, config: Config | None = None):
-    self.sizes, self.keys = ([], []) if config else row.pieces()
-    self.segments, self._row = row.segments, row
+  keys: places of the keys of all, one segment's after the other's, None where they are the row. query_starts, key_starts:
+  where each segment's begin in the row and in `keys`, and the end [segments + 1].
+  """
+
+  keys: torch.Tensor | None
+  query_starts: torch.Tensor
+  key_starts: torch.Tensor
+  most_queries: int
+  most_keys: int
+
+  @classmethod
+  def of(cls, segments: Sequence[Segment]) -> Self:
+    sizes = [segment.size for segment in segments]
+    seen = [segment.depth + segment.size for segment in segments]
+    starts = [torch.tensor([0, *accumulate(lengths)], dtype=torch.int32) for lengths in (sizes, seen)]
+    runs = [torch.arange(*run, dtype=torch.int32) for segment in segments for run in segment.runs]
+    return cls(torch.cat(runs) if seen != sizes else None, *starts, max(sizes), max(seen))
+
+  def to(self, device: torch.device) -> Self:
+    if self.query_starts.device.type == device.type:
+      return self
+    keys, *starts = sent([self.query_starts[:0] if self.keys is None else self.keys, *self[1:3]], device)
+    return Paths(None if self.keys is None else keys, *starts, *self[3:])
+
+
+class Layout:
+  """callers: modules that followed it. paths: made in a worker of the loader for a device that `flashes`."""
+
+  def __init__(self, row: PackedRow, device: torch.device | None = None):
+    self.segments = row.segments
     self.callers: set[int] = set()
-    self._made: dict[Any, Any] = {}
-    self._tables = {window: block_tables(row, window) for window in (windows_of(config) if config else ())}
+    self.paths = Paths.of(row.segments) if device is not None and flashes(device) else None
+    self._pieces: tuple[list[int], list[list[int]]] | None = None
+    self._masks: dict[tuple[object, ...], torch.Tensor] = {}
 
   def to(self, device: torch.device | str) -> Self:
     """Accelerate calls it."""
     device = torch.device(device)
-    if self._tables and by_blocks(device):
-      own = iter(sent([table for tables in self._tables.values() for table in tables], device))
-      for window, tables in self._tables.items():
-        self._made[window, device] = block_mask([next(own) for _ in tables], window)
-      self._tables = {}
+    if flashes(device):
+      self.paths = (self.paths or Paths.of(self.segments)).to(device)
     return self
+
+  def pieces(self) -> tuple[list[int], list[list[int]]]:
+    self._pieces = self._pieces or pieces(self.segments)
+    return self._pieces
 
   def mask(self, segment: int, window: int | None, like: torch.Tensor) -> torch.Tensor | None:
     """Additive [queries, keys] of a segment, None where plain causal attention says the same.
 
     A token at offset i of a segment at depth d sees the keys 0 to d + i, the last `window` of them.
     """
-    depth, size = len(self.segments[segment].path), self.segments[segment].size
+    depth, size = self.segments[segment].depth, self.segments[segment].size
     if depth == 0 and (window is None or size <= window):
       return None
     made = (segment, window, like.dtype, like.device)
-    if made not in self._made:
+    if made not in self._masks:
       keys = torch.arange(depth + size, device=like.device)[None]
       ahead = keys.mT[depth:] - keys
       hidden = ahead < 0 if window is None else (ahead < 0) | (ahead >= window)
       mask = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)
-      self._made[made] = mask.masked_fill_(hidden, float("-inf"))
-    return self._made[made]
-
-  def blocks(self, window: int | None, device: torch.device) -> Any:
-    self.to(device)
-    if (window, device) not in self._made:
-      self._made[window, device] = block_mask(sent(block_tables(self._row, window), device), window)
-    return self._made[window, device]
+      self._masks[made] = mask.masked_fill_(hidden, float("-inf"))
+    return self._masks[made]
 
 
 PackedInputs = dict[str, torch.Tensor | Layout]
 
 
-def packed_inputs(row: PackedRow, device: torch.device, config: Config) -> PackedInputs:
-  """Of a model with this config: `input_ids` and `position_ids` [1, T], and the `layout` that its attention follows."""
-  ids, positions = filled(row, device)
-  return {"input_ids": ids, "position_ids": positions, "layout": Layout(row, config if by_blocks(device) else None)}
+def packed_inputs(row: PackedRow, device: torch.device) -> PackedInputs:
+  """Of a model there: `input_ids` and `position_ids` [1, T], and the `layout` that its attention follows."""
+  ids, positions = torch.tensor([row.ids]), torch.tensor([row.positions])
+  return {"input_ids": ids, "position_ids": positions, "layout": Layout(row, device)}
 
 
 def shared_prefix_attention(
@@ -140,9 +153,35 @@ def shared_prefix_attention(
   unknown = [name for name, given in others.items() if given is not None and name not in WITHOUT_EFFECT]
   if unknown:
     raise UnsupportedAttentionError(", ".join(sorted(unknown)))
-  layout.callers.add(id(module))
-  way = _by_blocks if by_blocks(query.device) else _by_segment
-  return way(query, key, value, layout, scaling, sliding_window, softcap), None
+  if not torch.compiler.is_compiling():  # or every module would be compiled by itself
+    layout.callers.add(id(module))
+  device = query.device.type
+  dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
+  flash = layout.paths is not None and dtype in FLASH_DTYPES and query.shape[-1] <= FLASH_HEAD and softcap is None
+  if flash:
+    return _by_flash(query.to(dtype), key.to(dtype), value.to(dtype), layout, scaling, sliding_window), None
+  return _by_segment(query, key, value, layout, scaling, sliding_window, softcap), None
+
+
+def _by_flash(query, key, value, layout: Layout, scaling: float | None, window: int | None) -> torch.Tensor:
+  paths = layout.paths
+  query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+  if paths.keys is not None:
+    both = torch.cat([key, value], 1)
+    if both.requires_grad:  # the gradients of a key that several segments see are added up in fp32
+      both = both.float()
+    key, value = both.index_select(0, paths.keys).to(query.dtype).chunk(2, 1)
+  return flash_attention(query, key, value, paths, scaling, window)[None]
+
+
+def flash_attention(query, key, value, paths: Paths, scaling: float | None, window: int | None) -> torch.Tensor:
+  """query [T, H, D], key and value [keys, K, D] -> [T, H, D]: the queries of a segment are the last of its keys.
+
+  The kernel of FlashAttention-2 (arXiv:2307.08691) for sequences of various lengths that PyTorch has, with its gradients.
+  """
+  sides = {} if window is None else {"window_size_left": window - 1, "window_size_right": 0}
+  run = torch.ops.aten._flash_attention_forward
+  return run(query, key, value, *paths[1:], 0.0, window is None, False, scale=scaling, **sides)[0]
 
 
 def _by_segment(query, key, value, layout: Layout, scaling: float | None, window: int | None, softcap: float | None):
@@ -151,10 +190,11 @@ def _by_segment(query, key, value, layout: Layout, scaling: float | None, window
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
   # Unlike slicing, split has one concatenation as its backward.
   queries = query.split([segment.size for segment in layout.segments], 2)
-  keys, values = key.split(layout.sizes, 2), value.split(layout.sizes, 2)
+  sizes, seen = layout.pieces()
+  keys, values = key.split(sizes, 2), value.split(sizes, 2)
   outputs = []
   for i, q in enumerate(queries):
-    k, v = (torch.cat([pieces[piece] for piece in layout.keys[i]], -2) for pieces in (keys, values))
+    k, v = (torch.cat([pieces[piece] for piece in seen[i]], -2) for pieces in (keys, values))
     mask = layout.mask(i, window, query)
     if softcap is None:
       how = {"attn_mask": mask, "is_causal": mask is None, "scale": scaling}
@@ -162,93 +202,6 @@ def _by_segment(query, key, value, layout: Layout, scaling: float | None, window
     else:
       outputs.append(_softcapped(q, k, v, mask, scaling, softcap))
   return torch.cat(outputs, 2).transpose(1, 2).contiguous()
-
-
-def _by_blocks(query, key, value, layout: Layout, scaling: float | None, window: int | None, softcap: float | None):
-  """FlexAttention (arXiv:2412.05496) of a row that is `filled`."""
-  if torch.is_autocast_enabled(query.device.type):
-    dtype = torch.get_autocast_dtype(query.device.type)
-    query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-  options = {"block_mask": layout.blocks(window, query.device), "scale": scaling, "enable_gqa": True}
-  out = _flex_attention(query.is_cuda)(query, key, value, score_mod=_capped_at(softcap, query.device), **options)
-  return out.transpose(1, 2).contiguous()
-
-
-@functools.cache
-def _flex_attention(compiled: bool) -> Callable:
-  from torch.nn.attention.flex_attention import flex_attention
-
-  # From the second length on the compiler makes one kernel for rows of all lengths.
-  return torch.compile(flex_attention) if compiled else flex_attention
-
-
-@functools.cache
-def _capped_at(softcap: float | None, device: torch.device) -> Callable | None:
-  """Cached, since kernels are compiled anew for another object."""
-  if softcap is None:
-    return None
-  # The compiler refuses a captured number. The tensor is cached, so training must be able to use it too.
-  with torch.inference_mode(False):
-    cap = torch.tensor(softcap, device=device)
-
-  def capped(score, batch, head, query, key):
-    return cap * torch.tanh(score / cap)
-
-  return capped
-
-
-def windows_of(config: Config) -> set[int | None]:
-  """Of sliding attention in its layers, None for full attention."""
-  config = config.get_text_config()
-  sliding, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
-  return {sliding if kind == "sliding_attention" else None for kind in kinds} if kinds else {sliding}
-
-
-BLOCK_TABLES = [
-  f"{full}{side}_{what}" for side in ("kv", "q") for full in ("", "full_") for what in ("num_blocks", "indices")
-]
-
-
-def block_tables(row: PackedRow, window: int | None) -> list[torch.Tensor]:
-  """`until` and positions [T] of the filled row, then BLOCK_TABLES, all int32, without the [T, T] mask.
-
-  An earlier block of keys is seen in part when some key's `until` reaches into the queries, in full when all reach their end.
-  """
-  from torch.nn.attention.flex_attention import BlockMask
-
-  until, positions = row.until(), torch.tensor(row.positions)
-  fill = torch.arange(len(until), row_length(len(until)))
-  until, positions = torch.cat([until, fill + 1]), torch.cat([positions, fill - fill])
-  ends, places = until.view(-1, BLOCK), positions.view(-1, BLOCK)
-  blocks = torch.arange(len(ends))
-  first, last = blocks[:, None] * BLOCK, blocks[:, None] * BLOCK + BLOCK - 1
-  before, same = blocks[None] < blocks[:, None], blocks[None] == blocks[:, None]
-  full = before & (ends.amin(1)[None] > last)
-  seen = same | (before & (ends.amax(1)[None] > first))
-  if window is not None:
-    full &= places.amax(1)[:, None] - places.amin(1)[None] < window
-    seen &= same | (places.amin(1)[:, None] - places.amax(1)[None] < window)
-
-  def listed(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    order = chosen.to(torch.int8).argsort(dim=1, descending=True, stable=True)
-    return chosen.sum(1, dtype=torch.int32)[None, None], order.to(torch.int32)[None, None]
-
-  made = BlockMask.from_kv_blocks(*listed(seen & ~full), *listed(full), BLOCK_SIZE=BLOCK)
-  return [tensor.to(torch.int32) for tensor in (until, positions, *(getattr(made, name) for name in BLOCK_TABLES))]
-
-
-def block_mask(tables: Sequence[torch.Tensor], window: int | None) -> Any:
-  """Of `block_tables`, on any device."""
-  from torch.nn.attention.flex_attention import BlockMask
-
-  until, positions, *listed = tables
-
-  def visible(batch, head, query, key):
-    mask = (key <= query) & (query < until[key])
-    return mask if window is None else mask & (positions[query] - positions[key] < window)
-
-  lengths, named = (len(until), len(until)), dict(zip(BLOCK_TABLES, listed, strict=True))
-  return BlockMask(lengths, BLOCK_SIZE=(BLOCK, BLOCK), mask_mod=visible, **named)
 
 
 def _softcapped(q, k, v, mask, scaling: float | None, softcap: float) -> torch.Tensor:
@@ -279,12 +232,12 @@ def outputs_at(
 ) -> torch.Tensor:
   """[places, labels] outputs of the head, inside `shared_prefix(model)`. Gradients flow."""
   device = next(model.parameters()).device
-  ids, positions, layout = (inputs or packed_inputs(row, device, model.config)).values()
+  ids, positions, layout = (inputs or packed_inputs(row, device)).values()
   distinct, which = torch.tensor(places).unique(return_inverse=True)
   ids, positions, distinct, which = sent([ids, positions, distinct, which], device)
   trunk = getattr(model, model.base_model_prefix)
   hidden = getattr(trunk, "language_model", trunk)(  # of a model of text and images: its text alone
-    input_ids=ids, position_ids=positions, use_cache=False, layout=layout
+    input_ids=ids, position_ids=positions, use_cache=False, layout=layout.to(device)
   ).last_hidden_state
   return head(hidden[0, distinct])[which]
 

@@ -8,7 +8,7 @@ import torch
 from .attention import at_least_fp32, outputs_at, sent, shared_prefix
 from .heads import head_name, unwrapped
 from .hf import Model
-from .packing import TokenRow, pack, padded_batches, right_padded
+from .packing import TokenRow, pack, padded_batches, place_at, right_padded
 
 PADDED_TOKENS = 8192
 """In a padded batch. On a GPU twice as many, in a packed row too."""
@@ -51,8 +51,8 @@ def _in_rows(model: Model, rows: Sequence[TokenRow], pad_token_id: int, max_toke
   head = getattr(base, head_name(base))
   with shared_prefix(base):
     for packed in pack([ids for ids, _ in rows], max_tokens):
-      own = zip(packed.places, packed.sequences, strict=True)
-      places = [places[position] for places, number in own for position in rows[number][1]]
+      own = zip(packed.runs, packed.sequences, strict=True)
+      places = [place_at(runs, position) for runs, number in own for position in rows[number][1]]
       yield packed.sequences, outputs_at(base, head, packed, places)
 
 

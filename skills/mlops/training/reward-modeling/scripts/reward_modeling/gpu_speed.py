@@ -1,51 +1,96 @@
-"""Whether packed rows are faster than padded batches on a GPU, by what was measured on one."""
+"""What is fastest on a GPU, padded batches, packed rows or packed rows in compiled layers, by what was measured on one."""
 
 from collections.abc import Sequence
+from typing import NamedTuple, Self
 
+from .hf import Model
 from .packing import unique_tokens
+from .terminal import log
 
-Speed = tuple[float, float, float, float]
-"""Seconds a padded token, a packed (unique) one, and at least a batch of each, where the host sets the pace."""
-SCORING: dict[int, Speed] = {896: (3.1e-6, 4.3e-6, 0, 0), 4096: (32e-6, 33e-6, 0, 0)}
-TRAINING: dict[int, Speed] = {896: (9.2e-6, 12e-6, 0.09, 0.12)}
+
+class Speed(NamedTuple):
+  """Seconds a padded token, a packed (unique) one and one in compiled layers, and at least a batch of each, where the host
+  sets the pace."""
+
+  padded: float
+  packed: float
+  compiled: float
+  padded_batch: float = 0.0
+  packed_batch: float = 0.0
+  compiled_batch: float = 0.0
+
+  def seconds(self, padded: int, packed: int, batches: int = 1) -> Self:
+    tokens = (padded, packed, packed)
+    whole = [max(rate * count, batch * batches) for rate, count, batch in zip(self[:3], tokens, self[3:], strict=True)]
+    return Speed(*whole)
+
+
+SCORING = {896: Speed(3.2e-6, 3.3e-6, 2.2e-6), 4096: Speed(31e-6, 30e-6, 25e-6)}
+TRAINING = {896: Speed(9.3e-6, 10.5e-6, 6.2e-6, 0.09, 0.09, 0.053)}
 """By the least hidden size: bf16 on an NVIDIA H200 (references/scaling.md). Scoring sorts, so tokens there are real ones."""
-COMPILING = 7.0
-"""Seconds before the first packed row."""
+COMPILING = 10.0
+"""Seconds before the first row in compiled layers."""
 
 
-def seconds_saved(speeds: dict[int, Speed], hidden: int, padded: int, packed: int, batches: int = 1) -> float | None:
-  """By computing `packed` tokens instead of `padded` ones; None where no model so small was measured."""
-  measured = [speed for size, speed in speeds.items() if size <= hidden]
-  if not measured:
-    return None
-  slow, fast, slow_batch, fast_batch = measured[-1]
-  return max(slow * padded, slow_batch * batches) - max(fast * packed, fast_batch * batches)
+def speed_of(speeds: dict[int, Speed], hidden: int) -> Speed | None:
+  """None where no model so small was measured."""
+  return next((speed for size, speed in reversed(speeds.items()) if size <= hidden), None)
 
 
 class Gain:
-  """Asked call after call: kernels are compiled once they would have saved the time that takes."""
+  """Asked call after call: layers are compiled once that would have saved the time it takes."""
 
   seconds = 0.0
 
-  def reason_against(self, saved: float | None, half: bool) -> str | None:
-    """None where packed rows are faster. half: whether matrix products are in 16 bits."""
-    if not half or saved is None:
+  def reason_against(self, spent: Speed | None, half: bool) -> str | None:
+    """None where packed rows are faster. spent: seconds in each way. half: whether matrix products are in 16 bits."""
+    if not half or spent is None:
       return f"{'a model so small' if half else 'float32'} was not measured on a GPU (try --shared_prefix true)"
-    if saved <= 0:
+    self.seconds += max(0.0, min(spent.padded, spent.packed) - spent.compiled)
+    if (spent.compiled if self.compiles else spent.packed) >= spent.padded:
       return "packed rows are not faster with so little shared"
-    self.seconds += saved
-    return "packed rows save less time than compiling takes" if self.seconds < COMPILING else None
+    return None
+
+  @property
+  def compiles(self) -> bool:
+    return self.seconds > COMPILING
 
 
-def saved_in_training(
-  hidden: int, rows: Sequence[Sequence[Sequence[int]]], per_batch: int, batches: float, share: bool
-) -> float | None:
-  """Seconds in so many batches like those of `rows`, each of sequences of token ids."""
+def spent_in_training(
+  speed: Speed, rows: Sequence[Sequence[Sequence[int]]], per_batch: int, batches: float, share: bool
+) -> Speed:
+  """Seconds of so many batches like those of `rows`, each of sequences of token ids."""
   padded = packed = 0
   starts = range(0, len(rows), per_batch)
   for start in starts:
     sequences = [sequence for row in rows[start : start + per_batch] for sequence in row]
     padded += len(sequences) * max(map(len, sequences))
     packed += unique_tokens(sequences) if share else sum(map(len, sequences))
-  saved = seconds_saved(TRAINING, hidden, padded, packed, len(starts))
-  return saved and saved * batches / len(starts)
+  return Speed(*(one * batches / len(starts) for one in speed.seconds(padded, packed, len(starts))))
+
+
+def compile_layers(model: Model) -> None:
+  """Decoder layers, in place: their norms, rotations and activations become few kernels. What cannot be compiled runs as it
+  is, as do modules that are not plain: quantized, or on several devices."""
+  import torch._dynamo
+
+  if getattr(model, "hf_quantizer", None) or getattr(model, "hf_device_map", None):
+    return
+  torch._dynamo.config.suppress_errors = True
+  torch._dynamo.config.recompile_limit = 64  # for the models, modes and precisions of one process together
+  plain = [layer for layer in _layers(model) if layer._compiled_call_impl is None]
+  if plain:
+    log("decoder layers are compiled (TORCH_COMPILE_DISABLE=1 prevents it)")
+  for layer in plain:
+    layer.compile(dynamic=True)
+
+
+def restore_layers(model: Model) -> None:
+  for layer in _layers(model):
+    layer._compiled_call_impl = None
+
+
+def _layers(model: Model) -> list[Model]:
+  from transformers.modeling_layers import GradientCheckpointingLayer
+
+  return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]

@@ -28,6 +28,7 @@ TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.2, tor
 """In float64 transformers' fp32 norms leave 1e-7, and wrong models differ by 1e-4. The others only check the device."""
 SHORT_WINDOW = 6
 VOCABULARY_SIZE = 64
+FLASH_BLOCK = 128
 
 
 def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "last_token") -> str | None:
@@ -46,14 +47,15 @@ def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "l
   by_token = no_score or hasattr(model, "score") or type(model).__name__.endswith("ForTokenClassification")
   if scored_at == "pooled" or not by_token or not hasattr(model, "base_model_prefix"):
     return "it reads its score from the whole text"
-  device, by_blocks = weights.device.type, attention.by_blocks(weights.device)
-  if device != "cpu" and not by_blocks:
+  device, flashes = weights.device.type, attention.flashes(weights.device)
+  if device != "cpu" and not flashes:
     return "it does not run on this device"
   if foreign := set(getattr(config, "layer_types", None) or ()) - LAYER_TYPES:
     return f"it has layers of the type {', '.join(sorted(foreign))}"
   likes = {"": torch.empty(0, dtype=torch.float64)}
-  if by_blocks and wanted:
-    likes[f" on {device}"] = weights
+  if flashes and wanted:
+    half = weights.dtype if weights.dtype in attention.FLASH_DTYPES else torch.bfloat16  # as autocast makes it
+    likes[f" on {device}"] = torch.empty(0, dtype=half, device=weights.device)
   for where, like in likes.items():
     try:
       difference = self_check(text_class(model), config, like)
@@ -79,18 +81,14 @@ def text_class(model: Model) -> type:
   return getattr(transformers, f"MODEL_FOR_{kind}_CLASSIFICATION_MAPPING")[type(config)]
 
 
-def speed_decides(model: Model, wanted: bool | None) -> bool:
-  return wanted is None and attention.by_blocks(next(model.parameters()).device)
-
-
 def self_check(model_class: type, config: Config, like: torch.Tensor) -> float:
   """Largest difference of rewards, relative to their spread, of a shrunken model of the precision and device of `like`.
 
-  Where FlexAttention runs, heads keep their width and sequences fill several blocks: both choose the kernel.
+  Where FlashAttention runs, heads keep their width and sequences fill several of its blocks: both choose the kernel.
   """
   length, width = 12, 16
-  if attention.by_blocks(like.device):
-    length = min(attention.BLOCK, (getattr(config, "max_position_embeddings", None) or 3 * attention.BLOCK) // 3)
+  if attention.flashes(like.device):
+    length = min(FLASH_BLOCK, (getattr(config, "max_position_embeddings", None) or 3 * FLASH_BLOCK) // 3)
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
   config = shrunken(config, width)
   with torch.random.fork_rng(devices=[]):
@@ -102,7 +100,7 @@ def self_check(model_class: type, config: Config, like: torch.Tensor) -> float:
     sequences = _sequences(length)
   model = model.to(like.device, like.dtype)
   row = pack_together(sequences)
-  inputs = packed_inputs(row, like.device, config)
+  inputs = packed_inputs(row, like.device)
   with torch.no_grad():
     # A sequence classifier has one logit, others are read at the last token.
     logits = [model(input_ids=torch.tensor([own], device=model.device)).logits for own in sequences]

@@ -64,60 +64,89 @@ def right_padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tens
   return ids, pad_sequence([torch.ones_like(row) for row in tokens], batch_first=True)
 
 
+Run = tuple[int, int]
+"""The places of a row from the first to before the last."""
+
+
 @dataclass(frozen=True)
 class Segment:
-  """The `size` tokens from `start` in the row that one sequence adds. path: places of its earlier tokens."""
+  """The `size` tokens from `start` in the row that one sequence adds, after the `depth` tokens of its path."""
 
   start: int
   size: int
-  path: list[int]
+  depth: int
+  path: list[Run]
+
+  @property
+  def runs(self) -> list[Run]:
+    return joined([*self.path, (self.start, self.start + self.size)])
+
+
+def joined(runs: Sequence[Run]) -> list[Run]:
+  """The same places in as few runs as possible."""
+  found: list[Run] = []
+  for first, last in runs:
+    if found and found[-1][1] == first:
+      first, _ = found.pop()
+    found.append((first, last))
+  return found
 
 
 @dataclass
 class PackedRow:
-  """Unique tokens. ids, positions: [T]. sequences: which inputs are here. places: of each of their tokens."""
+  """Unique tokens. ids, positions: [T]. sequences: which inputs are here, in the order of `runs`, where their tokens are."""
 
   ids: list[int] = field(default_factory=list)
   positions: list[int] = field(default_factory=list)
   segments: list[Segment] = field(default_factory=list)
   sequences: list[int] = field(default_factory=list)
-  places: list[list[int]] = field(default_factory=list)
+  runs: list[list[Run]] = field(default_factory=list)
 
   def add(self, index: int, sequence: Sequence[int], shared: int) -> None:
-    start, path, new = len(self.ids), self.places[-1][:shared] if shared else [], sequence[shared:]
-    if new:
-      self.ids.extend(new)
+    start, size, path = len(self.ids), len(sequence) - shared, first_places(self.runs[-1], shared) if shared else []
+    if size:
+      self.ids.extend(sequence[shared:])
       self.positions.extend(range(shared, len(sequence)))
-      self.segments.append(Segment(start, len(new), path))
+      self.segments.append(Segment(start, size, shared, path))
+      path = self.segments[-1].runs
     self.sequences.append(index)
-    self.places.append([*path, *range(start, start + len(new))])
+    self.runs.append(path)
 
   @property
   def ends(self) -> list[int]:
-    return [places[-1] for places in self.places]
+    return [runs[-1][1] - 1 for runs in self.runs]
 
-  def until(self) -> Tensor:
-    """[T]: token k is seen by k, k + 1, ... until[k] - 1 and no other, since the sequences are sorted."""
-    import torch
+  @property
+  def places(self) -> list[list[int]]:
+    """Of each token of each sequence."""
+    return [[place for run in runs for place in range(*run)] for runs in self.runs]
 
-    until = torch.empty(len(self.ids), dtype=torch.long)
-    for segment in self.segments:
-      end = segment.start + segment.size
-      until[segment.start : end] = end
-      until[segment.path] = end
-    return until
 
-  def pieces(self) -> tuple[list[int], list[list[int]]]:
-    """(sizes, keys): the row cut at every border of a slice, and the pieces that each segment attends to."""
-    runs = []
-    for segment in self.segments:
-      places = [*segment.path, *range(segment.start, segment.start + segment.size)]
-      cuts = [0, *(i for i in range(1, len(places)) if places[i] != places[i - 1] + 1), len(places)]
-      runs.append([(places[first], places[last - 1] + 1) for first, last in pairwise(cuts)])
-    ordered = sorted({border for own in runs for run in own for border in run})
-    number = {border: i for i, border in enumerate(ordered)}
-    keys = [[i for first, last in own for i in range(number[first], number[last])] for own in runs]
-    return [end - start for start, end in pairwise(ordered)], keys
+def first_places(runs: Sequence[Run], count: int) -> list[Run]:
+  found = []
+  for first, last in runs:
+    if count <= 0:
+      break
+    found.append((first, min(last, first + count)))
+    count -= last - first
+  return found
+
+
+def place_at(runs: Sequence[Run], position: int) -> int:
+  for first, last in runs:
+    if position < last - first:
+      return first + position
+    position -= last - first
+  raise IndexError("past the end of a sequence")
+
+
+def pieces(segments: Sequence[Segment]) -> tuple[list[int], list[list[int]]]:
+  """(sizes, keys): a row cut at every border of a run, and the pieces that each segment attends to."""
+  runs = [segment.runs for segment in segments]
+  ordered = sorted({border for own in runs for run in own for border in run})
+  number = {border: i for i, border in enumerate(ordered)}
+  keys = [[i for first, last in own for i in range(number[first], number[last])] for own in runs]
+  return [end - start for start, end in pairwise(ordered)], keys
 
 
 def pack(

@@ -14,7 +14,7 @@ from .attributes import Attributes, combined, of_card
 from .base_rendering import BaseRenderer
 from .data.records import Message, check_attributes
 from .errors import DataError, RunError, UsageError
-from .gpu_speed import SCORING, Gain, seconds_saved
+from .gpu_speed import SCORING, Gain, compile_layers, speed_of
 from .hf import Model, Tensor
 from .kinds import KINDS, OUTCOME, Kind
 from .lengths import DEFAULT_MAX_LENGTH, longest_input, positions
@@ -177,14 +177,18 @@ class Scorer:
     return reason_against(checkpoints.unwrapped(self.model), wanted, getattr(self.renderer, "scored_at", "last_token"))
 
   def _reason_to_pad(self, rows: Sequence[TokenRow]) -> str | None:
-    from .guard import speed_decides
+    from .attention import flashes
 
-    if self.why_padded or not speed_decides(self.model, self.shared_prefix):
+    if self.why_padded or not flashes(self.model.device):
       return self.why_padded
-    sequences, hidden = [ids for ids, _ in rows], self.model.config.get_text_config().hidden_size
-    saved = seconds_saved(SCORING, hidden, sum(map(len, sequences)), unique_tokens(sequences))
-    half = next(self.model.parameters()).element_size() == 2
-    return self._gain.reason_against(saved, half) or self._why_not_on_gpu
+    sequences, speed = [ids for ids, _ in rows], speed_of(SCORING, self.model.config.get_text_config().hidden_size)
+    spent = speed and speed.seconds(sum(map(len, sequences)), unique_tokens(sequences))
+    slower = self._gain.reason_against(spent, next(self.model.parameters()).element_size() == 2)
+    if self.shared_prefix is None and (reason := slower or self._why_not_on_gpu):
+      return reason
+    if self._gain.compiles:
+      compile_layers(checkpoints.unwrapped(self.model))
+    return None
 
   def way(self) -> str:
     """How rows were computed, or will be, and why."""

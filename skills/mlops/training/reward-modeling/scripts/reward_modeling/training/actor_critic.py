@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from .. import checkpoints
-from ..attention import PackedInputs, at_least_fp32, language_logits, packed_inputs
+from ..attention import PackedInputs, at_least_fp32, flashes, language_logits, packed_inputs
 from ..errors import UsageError
-from ..guard import reason_against, speed_decides
+from ..guard import reason_against
 from ..heads import unwrapped
 from ..hf import LoraConfig, Model
 from ..packing import pack_together, right_padded
@@ -44,7 +44,7 @@ class AnswerBatch:
       row = pack_together(sequences)
       own = dict(zip(row.sequences, row.places, strict=True))
       where = [(0, own[i][place]) for i, place in where]
-      inputs = packed_inputs(row, model.device, model.config)
+      inputs = packed_inputs(row, model.device)
     else:
       inputs = dict(zip(("input_ids", "attention_mask"), right_padded(sequences, pad_token_id), strict=True))
     inputs = {name: part.to(model.device) for name, part in inputs.items()}
@@ -146,4 +146,5 @@ def why_padded(policy: Policy, actor: ActorCritic, wanted: bool | None) -> str |
   for model in map(unwrapped, filter(None, (policy.model, actor.trunk))):
     if reason := reason_against(model, wanted):
       return reason
-  return "PPO was not measured on a GPU (try --shared_prefix true)" if speed_decides(policy.model, wanted) else None
+  unmeasured = wanted is None and flashes(policy.model.device)
+  return "PPO was not measured on a GPU (try --shared_prefix true)" if unmeasured else None

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from transformers import Trainer
 
-from ..attention import packed_inputs, shared_prefix
-from ..gpu_speed import Gain, saved_in_training
-from ..guard import reason_against, speed_decides
+from ..attention import flashes, packed_inputs, shared_prefix
+from ..gpu_speed import TRAINING, Gain, Speed, compile_layers, restore_layers, speed_of, spent_in_training
+from ..guard import reason_against
 from ..heads import head_name, scored_at, unwrapped
 from ..hf import Model
 from ..packing import pack_together
@@ -27,7 +27,7 @@ class PackedCollator:
   """
 
   def __init__(self, flat: Flat, share: bool, model: Model):
-    self.flat, self.share, self.config, self.device = flat, share, model.config, next(model.parameters()).device
+    self.flat, self.share, self.device = flat, share, next(model.parameters()).device
 
   def __call__(self, rows: list[TrainingRow]) -> dict[str, object]:
     sequences, wanted, rest = self.flat(rows)
@@ -36,26 +36,30 @@ class PackedCollator:
     for number, places in zip(row.sequences, row.places, strict=True):
       ends[number] = torch.tensor(places)[wanted[number]]
     # `ends` first: transformers takes a batch's size from it.
-    return {"ends": ends, **packed_inputs(row, self.device, self.config), **rest}
+    return {"ends": ends, **packed_inputs(row, self.device), **rest}
 
 
-def _slower(trainer: Trainer, share: bool) -> str | None:
-  """Why packed rows would not be faster on a GPU."""
+def _spent(trainer: Trainer, share: bool) -> Speed | None:
+  """Seconds of this run on a GPU, in each way."""
   args, data = trainer.args, trainer.train_dataset
   batch = args.per_device_train_batch_size
   batches = args.num_train_epochs * len(data) / (batch * args.world_size)
   if args.max_steps > 0:
     batches = args.max_steps * args.gradient_accumulation_steps
-  hidden = trainer.model.config.get_text_config().hidden_size
+  speed = speed_of(TRAINING, trainer.model.config.get_text_config().hidden_size)
   rows = [trainer.data_collator.flat([data[i]])[0] for i in range(min(len(data), 32 * batch))]
-  saved = saved_in_training(hidden, rows, batch, batches, share)
-  return Gain().reason_against(saved, args.bf16 or args.fp16)
+  return speed and spent_in_training(speed, rows, batch, batches, share)
 
 
 def drops_attention(module: torch.nn.Module) -> bool:
   """By a number that it uses, without a layer of dropout."""
   rate = getattr(module, "attention_dropout", None)
   return isinstance(rate, float) and rate > 0
+
+
+def _wrapped(trainer: Trainer) -> bool:
+  """In what has its own hold on layers."""
+  return trainer.args.torch_compile or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
 
 
 @contextlib.contextmanager
@@ -72,8 +76,11 @@ def packed_batches(trainer: Trainer, wanted: bool | None = None) -> Iterator[str
     reason = "attention dropout is on"
   if trainer.args.neftune_noise_alpha:
     reason = "--neftune_noise_alpha measures its noise by the length of a row"
-  if reason is None and speed_decides(base, wanted):
-    reason = _slower(trainer, share) or reason_against(base, True)
+  gain = Gain()
+  if reason is None and flashes(base.device):
+    slower = gain.reason_against(_spent(trainer, share), trainer.args.bf16 or trainer.args.fp16)
+    if wanted is None:
+      reason = slower or reason_against(base, True)
   if reason:
     log(f"batches are padded, since {reason}")
     yield reason
@@ -92,9 +99,12 @@ def packed_batches(trainer: Trainer, wanted: bool | None = None) -> Iterator[str
     hooks.append(head.register_forward_hook(lambda module, inputs, scores: kept.append(scores)))
     hooks.append(base.register_forward_hook(at_ends, with_kwargs=True))
   try:
+    if gain.compiles and not _wrapped(trainer):
+      compile_layers(base)
     with shared_prefix(base):
       yield None
   finally:
+    restore_layers(base)
     trainer.data_collator = collator
     for hook in hooks:
       hook.remove()

@@ -215,7 +215,7 @@ def sample(
   numbers = range(len(prompts)) if numbers is None else numbers
   order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
   answers: list[list[int]] = [[] for _ in prompts]
-  with torch.inference_mode():
+  with torch.no_grad():  # autocast keeps no cast weights in inference mode, but casts them again for every token
     for start in range(0, len(order), batch_size):
       places = order[start : start + batch_size]
       draws = torch.stack([uniforms(seed, numbers[place], max_new_tokens) for place in places])
