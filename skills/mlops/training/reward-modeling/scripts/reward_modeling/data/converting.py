@@ -13,13 +13,7 @@ from ..errors import DataError
 from ..results import finite
 from ..terminal import warn
 from .cells import RowError, decoded, lists_in_cells, short, structure, turns, wrong_type
-from .columns import (
-  answers_in_columns,
-  check_columns,
-  in_one_list,
-  renamed,
-  same_columns,
-)
+from .columns import answers_in_columns, check_columns, in_one_list, renamed, same_columns
 from .entries import COMMON, Format, Numbered, Problems, Row, SetAsideError, key, meaning
 from .files import Table, suffix
 from .formats import (

@@ -152,9 +152,7 @@ _columns(
   "AlpacaFarm and AlpacaEval: two outputs; `preference` is 1 or nearer to it for output_1, 2 or nearer to it for output_2, 0 or 1.5 for a tie",
   ("instruction", "output_1", "output_2"),
   winner=Winner(
-    ("preference",),
-    {"1": "a", "2": "b", "1 to 1.5": "a", "1.5 to 2": "b", "0": "tie", "1.5": "tie"},
-    _first_or_second,
+    ("preference",), {"1": "a", "2": "b", "1 to 1.5": "a", "1.5 to 2": "b", "0": "tie", "1.5": "tie"}, _first_or_second
   ),
   example={"preference": 2},
   optional=("input",),

@@ -19,20 +19,7 @@ from .conversations import (
   transcript_of,
   with_system,
 )
-from .entries import (
-  BAD,
-  GOOD,
-  MARGINS,
-  PAIR,
-  USER,
-  Format,
-  Row,
-  Winner,
-  are_lists,
-  are_texts,
-  entry,
-  margin_and_weight,
-)
+from .entries import BAD, GOOD, MARGINS, PAIR, USER, Format, Row, Winner, are_lists, are_texts, entry, margin_and_weight
 from .records import Comparison, Ranking
 
 PairColumns = Comparison | Ranking

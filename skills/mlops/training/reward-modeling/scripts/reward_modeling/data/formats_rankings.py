@@ -206,9 +206,7 @@ def steps(row: Row) -> Solution:
 
 
 @_unlabeled(
-  "a prompt and one completion, to be scored",
-  ("prompt", "completion|response"),
-  {"prompt": "2+2?", "completion": "4"},
+  "a prompt and one completion, to be scored", ("prompt", "completion|response"), {"prompt": "2+2?", "completion": "4"}
 )
 def completion(row: Row) -> Ranking:
   return Ranking(*prompt_and_answers(row, "prompt", "completion"))

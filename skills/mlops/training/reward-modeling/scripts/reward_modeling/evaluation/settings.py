@@ -70,10 +70,7 @@ class EvaluationSettings(ReadingSettings, WinnerSettings, ScoringSettings):
     metavar="NAME",
   )
   benchmark_data: str | None = flag(
-    None,
-    "folder with the authors' files, in DIR/NAME or by their names (the hub)",
-    group="benchmarks",
-    metavar="DIR",
+    None, "folder with the authors' files, in DIR/NAME or by their names (the hub)", group="benchmarks", metavar="DIR"
   )
   overoptimization: Sequence[str] | None = flag(
     None,
