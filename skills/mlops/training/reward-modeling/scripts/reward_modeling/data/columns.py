@@ -57,21 +57,17 @@ _NUMBERED = re.compile(
 )
 
 
-def _of_winner(name: str) -> bool:
-  return not set(WINNER.split()).isdisjoint(re.split(r"[^a-z]+", name.lower()))
-
-
 def answers_in_columns(head: list[Row], told: bool = False) -> tuple[dict[str, str], str]:
   """({answer_1: score_1 or "", ...}, scores or ranks), as spreadsheets have them; two answers must have scores and no winner, nor be told of."""
   names = dict.fromkeys(name for row in head for name in row)
   found: dict[str, dict[str, str]] = {}
-  for name, match in ((name, _NUMBERED.fullmatch(name)) for name in names):
-    if match:
-      found.setdefault(match[1].lower(), {})[match[2].lower()] = name
+  for match in filter(None, map(_NUMBERED.fullmatch, names)):
+    found.setdefault(match[1].lower(), {})[match[2].lower()] = match[0]
   kinds = {kind: found.pop(kind, {}) for kind in ("score", "rating", "reward", "rank")}
   kind = max(kinds, key=lambda kind: len(kinds[kind]))
   most = max(found.values(), key=len, default={})
-  two = not told and len(most) == len(kinds[kind]) == 2 and "0" not in most and not any(map(_of_winner, names))
+  words = re.findall(r"[a-z]+", " ".join(names).lower())
+  two = not told and len(most) == len(kinds[kind]) == 2 and "0" not in most and set(words).isdisjoint(WINNER.split())
   if (len(most) < 3 and not two) or not names.keys().isdisjoint(("completions", "chosen")):
     return {}, ""
   return {name: kinds[kind].get(place, "") for place, name in most.items()}, "ranks" if kind == "rank" else "scores"

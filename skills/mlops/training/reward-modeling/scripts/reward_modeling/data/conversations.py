@@ -56,13 +56,11 @@ def _text(content, column: str) -> str:
     raise RowError(f"`{column}` holds a message whose content is {type_of(content)} ({short(content)}), not text")
   texts = []
   for part in content:
-    fields = part if isinstance(part, dict) else {"text": part, "type": "text"}
-    if fields.get("type", "text") not in ("text", "input_text", "output_text") or not isinstance(
-      fields.get("text"), str
-    ):
-      kind = part.get("type") if isinstance(part, dict) else None
+    fields = part if isinstance(part, dict) else {"text": part}
+    kind, text = fields.get("type"), fields.get("text")
+    if kind not in (None, "text", "input_text", "output_text") or not isinstance(text, str):
       raise RowError(f"`{column}` holds content of type {kind or type_of(part)}: only text can be read")
-    texts.append(fields["text"])
+    texts.append(text)
   return "".join(texts)
 
 

@@ -97,16 +97,11 @@ class Winner:
       return ", ".join(map(short, values))
 
 
-def _is_bare(value: str) -> bool:
-  """A number, whose meaning is never guessed: 1 is the first answer in SHP, the second in PKU-SafeRLHF."""
+def _number_of(value: str) -> float | None:
+  """Of a number, whose meaning is never guessed: 1 is the first answer in SHP, the second in PKU-SafeRLHF."""
   with contextlib.suppress(ValueError):
-    float(value)
-    return True
-  return value in ("true", "false")
-
-
-def _value(bare: str) -> float:
-  return float({"true": 1, "false": 0}.get(bare, bare))
+    return float({"true": 1, "false": 0}.get(value, value))
+  return None
 
 
 def meaning(
@@ -130,7 +125,7 @@ def meaning(
   if given is None and not known:
     means |= _of_columns(columns)
   closed = given is not None or known
-  unsaid = [value for value in counts if value not in means and (closed or _is_bare(value))]
+  unsaid = [value for value in counts if value not in means and (closed or _number_of(value) is not None)]
   if unsaid:
     where = f"{where}:{next(number for number, value in winners if key(value) in unsaid)}"
     raise _unsaid(counts, unsaid[0], chosen, given, where)
@@ -160,9 +155,10 @@ def _unsaid(counts: Counter[str], unsaid: str, chosen: "Format", given: dict[str
     what = f"`winner` is {unsaid[:40]}, which --winner_values {said} does not say; the values are {seen}"
     hint = f"add it, as in --winner_values {said.replace(', ', ',')},{unsaid}=tie, or remove these rows"
   else:
-    ordered = sorted(filter(_is_bare, counts), key=_value, reverse=True)
-    middle = (_value(ordered[0]) + _value(ordered[-1])) / 2
-    sides = ["tie" if _value(one) == middle and ordered[1:] else "ab"[_value(one) < middle] for one in ordered]
+    numbers = {value: number for value in counts if (number := _number_of(value)) is not None}
+    ordered = sorted(numbers, key=numbers.get, reverse=True)
+    middle = (numbers[ordered[0]] + numbers[ordered[-1]]) / 2
+    sides = ["tie" if numbers[one] == middle and ordered[1:] else "ab"[numbers[one] < middle] for one in ordered]
     swapped = [{"a": "b", "b": "a"}.get(side, side) for side in sides]
     one, other = (",".join(map("=".join, zip(ordered, names, strict=True))) for names in (sides, swapped))
     what = f"`winner` holds numbers, which do not say which answer is better: {seen}"
