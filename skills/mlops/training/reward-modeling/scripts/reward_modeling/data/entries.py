@@ -25,19 +25,13 @@ def _called(letter: str, digit: str, ordinal: str, hand: str) -> list[str]:
   return [letter, ordinal, hand, *(form.format(noun) for noun in _NOUNS for form in forms)]
 
 
-WINNER_WORDS = {
-  name.replace(" ", gap): side
-  for side, names in (("a", _called("a", "1", "first", "left")), ("b", _called("b", "2", "second", "right")))
-  for name in names
-  for gap in " _"
-} | {
-  **dict.fromkeys(("a>b", "a>>b", "b<a"), "a"),
-  **dict.fromkeys(("b>a", "b>>a", "a<b"), "b"),
-  **dict.fromkeys(
-    ("tie", "tie inconsistent", "tie bothbad", "tie both bad", "bothbad", "both_bad", "a=b", "b=a"), "tie"
-  ),
-  **dict.fromkeys(("both", "both bad", "both good", "draw", "equal", "neither", "no preference", "same"), "tie"),
+_TIES = "tie|tie inconsistent|tie bothbad|tie both bad|bothbad|a=b|b=a|both|both bad|both good|draw|equal|neither"
+_SIDES = {
+  "a": [*_called("a", "1", "first", "left"), "a>b", "a>>b", "b<a"],
+  "b": [*_called("b", "2", "second", "right"), "b>a", "b>>a", "a<b"],
+  "tie": [*_TIES.split("|"), "no preference", "same"],
 }
+WINNER_WORDS = {name.replace(" ", gap): side for side, names in _SIDES.items() for name in names for gap in " _"}
 _AROUND = re.compile(
   r"\b(is|are|was|wins|won|better|preferred|much|far|a lot|a (little )?bit|slightly|somewhat|moderately|significantly|"
   r"considerably|clearly|strongly|marginally|about|the|answers|responses)\b|(?!^[-+!~])[^\w<>=]+"
@@ -69,8 +63,8 @@ def key(value) -> str:
 
 
 _WORDS = (
-  "true 1 yes good positive desirable chosen correct up thumbs_up 👍",
-  "false 0 -1 no bad negative undesirable rejected incorrect down thumbs_down 👎",
+  "true 1 + yes good right positive desirable chosen correct up thumbs_up 👍",
+  "false 0 -1 - no bad wrong negative undesirable rejected incorrect down thumbs_down 👎",
 )
 DESIRABLE = {word: 1.0 - place for place, words in enumerate(_WORDS) for word in words.split()}
 

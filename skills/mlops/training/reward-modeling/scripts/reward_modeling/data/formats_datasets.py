@@ -213,7 +213,7 @@ def _kto_columns(row: Row) -> tuple[str, ...]:
   return next((names for names in _KTO if row.keys() >= set(names[:2])), ())
 
 
-_UNCLEAR = ("1", "0", "-1", "yes", "no", "positive", "negative")
+_UNCLEAR = ("1", "0", "-1", "+", "-", "yes", "no", "positive", "negative")
 """Of what nobody knows: is it good, or is it toxic? Read with --format kto."""
 
 

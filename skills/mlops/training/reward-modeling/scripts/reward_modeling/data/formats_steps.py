@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from .cells import RowError, decoded, expect, short, structure, wrong_type
 from .conversations import messages_of, prompt_of, spoken, with_system
-from .entries import Format, Row, SetAsideError, are_lists, are_texts, entry, key, never, one_each
+from .entries import Format, Row, SetAsideError, are_lists, are_texts, desirable, entry, key, never, one_each
 from .records import Solution
 
 STEPS: dict[str, Format] = {}
@@ -22,8 +22,6 @@ _TAG = f"(?<![Ѐ-ӿ]){STEP_TAG}(?![Ѐ-ӿ])"
 _TAGGED_TEXT = re.compile(rf"{_TAG}\s*$|<extra_0>", re.MULTILINE)
 _FIRST_STEP = re.compile(r"(?:#+ *|\*\*)?\bstep *1\b *[:.)]", re.IGNORECASE)
 MARKS = {"+": 1.0, "-": 0.0}
-_WORDS = dict.fromkeys(("right", "correct", "good", "1", "+", "true"), 1.0)
-_WORDS |= dict.fromkeys(("wrong", "incorrect", "bad", "0", "-", "false"), 0.0) | {"-1": -1}
 _WRONG_SUM = {"prompt": "2+2+2?", "completions": ["2+2=4", "4+2=7"]}
 _BEN = ("Steps", "First_Error_Step", "Correctness")
 _BEN_STEPS, _BEN_ERROR, _BEN_VERDICT = (f"Model_Solution_{name}" for name in _BEN)
@@ -48,7 +46,8 @@ def _is_share(label) -> bool:
 
 
 def _by_word(label):
-  return _WORDS.get(label.strip().lower(), label) if isinstance(label, str) else label
+  said = desirable(label) if isinstance(label, str) else None
+  return label if said is None else -1 if key(label) == "-1" else said
 
 
 def _labels(row: Row, steps: list[str]) -> list[float | None]:
