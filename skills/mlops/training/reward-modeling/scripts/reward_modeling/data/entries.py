@@ -172,7 +172,7 @@ def said(counts: dict[str, int]) -> str:
 
 
 PAIR = ("chosen", "rejected")
-MARGINS = ("margin", "weight", "score_chosen|chosen_score", "score_rejected|rejected_score")
+MARGINS = "margin weight score_chosen|chosen_score score_rejected|rejected_score"
 COMMON = ("id", "tools")
 LARGEST = (2 - 2**-23) * 2.0**127
 """In fp32."""
@@ -250,16 +250,18 @@ def are_texts(*names: str) -> Callable[[Row], bool]:
 def entry(
   table: dict[str, Format],
   description: str,
-  needs: tuple[str, ...],
+  needs: str,
   example: Row,
   matches: Callable[[Row], bool] = always,
-  optional: tuple[str, ...] = ("system",),
+  optional: str = "system",
   **more,
 ) -> Callable[[Callable[[Row], Record]], Callable[[Row], Record]]:
+  """needs, optional: names of columns, with spaces between."""
 
   def add(convert: Callable[[Row], Record]) -> Callable[[Row], Record]:
     name = convert.__name__
-    table[name] = Format(name, description, needs, optional, example, matches, convert, **more)
+    names = tuple(needs.split()), tuple(optional.split())
+    table[name] = Format(name, description, *names, example, matches, convert, **more)
     return convert
 
   return add

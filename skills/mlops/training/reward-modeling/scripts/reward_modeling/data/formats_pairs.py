@@ -24,7 +24,7 @@ from .records import Comparison, Ranking
 
 PairColumns = Comparison | Ranking
 PAIRS: dict[str, Format] = {}
-_WITH_MARGINS = ("system", *MARGINS)
+_WITH_MARGINS = f"system {MARGINS}"
 _pairs = partial(entry, PAIRS, optional=_WITH_MARGINS)
 PROMPT_NAMES = "question|query|problem|context|messages|conversation|dialogue|history"
 _HUMAN = "\n\nHuman: 2+2?\n\nAssistant:"
@@ -77,19 +77,19 @@ def columns(
   table: dict[str, Format],
   name: str,
   description: str,
-  names: tuple[str, str, str],
+  needs: str,
   *,
   winner: Winner | None = None,
-  labels: tuple[str, ...] = (),
+  labels: str = "",
   example: Row | None = None,
-  optional: tuple[str, ...] = ("system",),
+  optional: str = "system",
   prepare: Callable[[Row], Row] = lambda row: row,
   margin: Callable[[Row], float] | None = None,
   **more,
 ) -> None:
   """An entry for rows of a prompt and two answers, without a winner the better one first. labels: more columns that it needs, if not the winner's."""
-  needs = names + (labels or (winner.columns if winner else ()))
-  names = tuple(name.partition("|")[0] for name in names)
+  names = [name.partition("|")[0] for name in needs.split()]
+  needs = " ".join([needs, labels or " ".join(winner.columns if winner else ())])
   shown = ("2+2?", "5", "4") if winner else ("2+2?", "4", "5")
 
   def convert(row: Row) -> PairColumns:
@@ -110,10 +110,10 @@ def unanswered(transcript: list[Message]) -> list[Message]:
 
 @_pairs(
   "Human:/Assistant: dialogues (Anthropic HH), whole on both sides or with a prompt",
-  PAIR,
+  "chosen rejected",
   {"chosen": f"{_HUMAN} 4", "rejected": f"{_HUMAN} 5"},
   lambda row: is_transcript(row.get("prompt", row["chosen"])),
-  optional=("prompt", *MARGINS),
+  optional=f"prompt {MARGINS}",
 )
 def transcript(row: Row) -> PairColumns:
   if "prompt" not in row:
@@ -137,7 +137,7 @@ def _repeats_prompt(prompt, text) -> bool:
 
 @_pairs(
   "texts in which both answers repeat the prompt",
-  ("prompt", *PAIR),
+  "prompt chosen rejected",
   {"prompt": "2+2 is", "chosen": "2+2 is 4", "rejected": "2+2 is 5"},
   lambda row: all(_repeats_prompt(row["prompt"], row[name]) for name in PAIR),
 )
@@ -152,7 +152,7 @@ def concatenated(row: Row) -> PairColumns:
 @_pairs(
   "a prompt and two answers, each as text, messages or a list of answers (RewardBench 2, RM-Bench: all pairs); messages "
   "that repeat the prompt are cut",
-  ("prompt", *PAIR),
+  "prompt chosen rejected",
   {"prompt": USER, "chosen": GOOD, "rejected": BAD},
 )
 def explicit(row: Row) -> PairColumns:
@@ -173,10 +173,10 @@ def _has_from(value) -> bool:
 
 @_pairs(
   "from/value messages; the prompt in `conversations` (LLaMA-Factory) or shared by both sides",
-  PAIR,
+  "chosen rejected",
   {"conversations": [_from("human", "2+2?")], "chosen": _from("gpt", "4"), "rejected": _from("gpt", "5")},
   lambda row: "conversations" in row or all(_has_from(row[name]) for name in PAIR),
-  optional=("conversations", *_WITH_MARGINS),
+  optional=f"conversations {_WITH_MARGINS}",
 )
 def sharegpt(row: Row) -> PairColumns:
   if "conversations" not in row:
@@ -203,16 +203,16 @@ columns(
   PAIRS,
   "alpaca",
   "an instruction with an optional input below it, and two answers",
-  ("instruction", *PAIR),
+  "instruction chosen rejected",
   example={"input": "2+2"},
-  optional=("input", "history", *_WITH_MARGINS),
+  optional=f"input history {_WITH_MARGINS}",
   prepare=instructed,
 )
 columns(
   PAIRS,
   "axolotl",
   "an input and two answers (axolotl bradley_terry.chat_template)",
-  ("input", *PAIR),
+  "input chosen rejected",
   example={"system": "Be brief."},
   optional=_WITH_MARGINS,
 )
@@ -220,7 +220,7 @@ columns(
 
 @_pairs(
   "a question, query, context or the messages so far, and two answers (Intel Orca pairs)",
-  (PROMPT_NAMES, *PAIR),
+  f"{PROMPT_NAMES} chosen rejected",
   {"system": "Be brief.", "question": "2+2?", "chosen": "4", "rejected": "5"},
   lambda row: isinstance(row["question"], (str, list)),
 )
@@ -230,7 +230,7 @@ def question(row: Row) -> PairColumns:
 
 @_pairs(
   "two conversations as messages; what they share from the start is the prompt",
-  PAIR,
+  "chosen rejected",
   {"chosen": USER + GOOD, "rejected": USER + BAD},
   are_lists(*PAIR),
 )
@@ -241,7 +241,7 @@ def implicit(row: Row) -> PairColumns:
 
 @_pairs(
   "two texts that begin alike; the prompt is what they share, up to its last line break or space",
-  PAIR,
+  "chosen rejected",
   {"chosen": "2+2 is 4", "rejected": "2+2 is 5"},
   are_texts(*PAIR),
   optional=MARGINS,
@@ -274,18 +274,18 @@ columns(
   PAIRS,
   "pairwise",
   "a prompt, answers a and b, and which won",
-  (f"prompt|instruction|input|{PROMPT_NAMES}", "response_a", "response_b"),
+  f"prompt|instruction|input|{PROMPT_NAMES} response_a response_b",
   winner=Winner(),
-  labels=("winner|preference|preferred|choice|better|chosen",),
+  labels="winner|preference|preferred|choice|better|chosen",
   example={"winner": "model_b"},
 )
 
 
 @_pairs(
   "conversations a and b, and which won (Chatbot Arena)",
-  ("conversation_a", "conversation_b", "winner"),
+  "conversation_a conversation_b winner",
   {"conversation_a": USER + GOOD, "conversation_b": USER + BAD, "winner": "model_a"},
-  optional=(),
+  optional="",
   winner=Winner(),
 )
 def arena(row: Row, turn: int | None = None) -> PairColumns:
