@@ -36,11 +36,7 @@ _AROUND = re.compile(
   r"\b(is|are|was|wins|won|better|preferred|much|far|a lot|a (little )?bit|slightly|somewhat|moderately|significantly|"
   r"considerably|clearly|strongly|marginally|about|the|answers|responses)\b|(?!^[-+!~])[^\w<>=]+"
 )
-
-
-def _side(value: str) -> str | None:
-  """Of "response 2 is slightly better", "significantly better: a", "tie (bothbad)"."""
-  return WINNER_WORDS.get(value) or WINNER_WORDS.get(" ".join(_AROUND.sub(" ", value).split()))
+"""In "response 2 is slightly better", "significantly better: a", "tie (bothbad)"."""
 
 
 _PKU_SAFERLHF = {"0": "response_0", "1": "response_1"}
@@ -115,7 +111,9 @@ def meaning(
         where=where,
         hint="read this file without --winner_values, or, if it is another data set, name its columns with --columns",
       )
-  means = (known or {value: side for value in counts if (side := _side(value))}) | (given or {})
+  plain = {value: " ".join(_AROUND.sub(" ", value).split()) for value in counts}
+  words = {value: WINNER_WORDS[name] for value, name in plain.items() if name in WINNER_WORDS}
+  means = (known or words) | (given or {})
   if given is None and not known:
     means |= _of_columns(columns)
   closed = given is not None or known

@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from pathlib import Path
 
@@ -74,8 +74,6 @@ _NO_LABELS = "id index rater annotator worker user reviewer judge turn turns rou
 _NO_LABELS += "len tokens words count num number seed level difficulty version"
 """In the names of columns whose small numbers rate no answer."""
 _ORIGINAL = re.compile("orig(inal)?_")
-ColumnWords = Mapping[str, str]
-"""Name in the format -> words that the names of columns may hold."""
 _MEANING = {
   **dict.fromkeys(("score", "scores"), "a higher score must be better"),
   "ranks": "rank 1 must be best",
@@ -225,7 +223,7 @@ def _rank(path: str, words: str) -> int | None:
 
 def _could_be(path: str, value, name: str) -> bool:
   many = "[]" in path
-  if path.endswith("[0]") or path.endswith("[1]"):
+  if path.endswith(("[0]", "[1]")):
     return name == ("response_a" if path.endswith("[0]") else "response_b")
   if name == "winner":
     one = value[0] if isinstance(value, list) and len(value) == 1 else value
@@ -249,7 +247,8 @@ def _could_be(path: str, value, name: str) -> bool:
     return False
   if name not in ("scores", "ranks", "labels", "completions", "steps"):
     said = value[0] if name in ("chosen", "rejected") and isinstance(value, list) and value else value  # of several
-    return not many and (_is_said(value) or (isinstance(said, str) and bool(said.strip())))
+    texts = are_messages(value) or are_messages([value]) or (isinstance(said, str) and bool(said.strip()))
+    return texts and not many
   values, wanted = [value] if many else value, (str, dict) if name in ("completions", "steps") else (int, float, str)
   return isinstance(values, list) and bool(values) and all(isinstance(one, wanted) for one in values)
 
@@ -257,10 +256,6 @@ def _could_be(path: str, value, name: str) -> bool:
 def _are_ratings(value) -> bool:
   numbers = [one for one in value.values() if one is not None] if isinstance(value, dict) else []
   return any(type(one) is not bool for one in numbers) and all(isinstance(one, (int, float)) for one in numbers)
-
-
-def _is_said(value) -> bool:
-  return are_messages(value) or are_messages([value])
 
 
 def conversion(name: str, row: Row) -> str:

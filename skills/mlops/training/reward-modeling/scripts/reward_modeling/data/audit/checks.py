@@ -50,11 +50,6 @@ def is_garbled(texts: Iterable[str]) -> bool:
   )
 
 
-def leaks_turn(texts: Iterable[str]) -> bool:
-  """An answer with the marker of another turn: generation went on, or a template stands in the text."""
-  return any(_TURN.search(text) or _goes_on(text) for text in texts)
-
-
 def is_templated(texts: Iterable[str]) -> bool:
   """A prompt that is what a chat template makes of a conversation, and would be templated twice."""
   return any(map(_is_templated, texts))
@@ -179,7 +174,9 @@ CHECKS = table_of(
     "have an answer that holds the marker of a turn (Human:, <|im_end|>, [INST], ...)",
     "Generation went on into the next turn, or a template was written into it: the marker predicts the label.",
     "cut the answer at the marker, or drop these rows",
-    **each_answer(lambda record, answer: leaks_turn(contents(answer, "assistant"))),
+    **each_answer(
+      lambda record, answer: any(_TURN.search(text) or _goes_on(text) for text in contents(answer, "assistant"))
+    ),
     of_chat=True,
   ),
   Check(
