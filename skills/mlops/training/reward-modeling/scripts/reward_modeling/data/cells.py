@@ -143,9 +143,8 @@ def decoded(value, column: str) -> object:
   if isinstance(value, dict):
     return unnested(value)
   if isinstance(value, list):
-    return (column not in LISTS and _exchanges(value)) or [
-      decoded(item, "") if isinstance(item, str) else item for item in value
-    ]
+    items = [decoded(item, "") if isinstance(item, str) else item for item in value]
+    return (column not in LISTS and _exchanges(value)) or items
   opens = _OPENS.match(value) if isinstance(value, str) else None
   if not opens:
     return value

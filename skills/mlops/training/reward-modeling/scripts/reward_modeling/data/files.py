@@ -146,12 +146,11 @@ def _are_split(names, rows: list) -> bool:
 def _columns(found: Row) -> list[Row] | None:
   values = list(found.values())
   if all(isinstance(value, dict) for value in values):
-    alike = len(values) > 1 and len(values[0]) > 1 and all(value.keys() == values[0].keys() for value in values)
-    if all(map(str.isdecimal, found)) or (
-      alike and not are_messages(values) and not str(*list(values[0])[:1]).isdecimal()
-    ):
+    first = list(values[0]) if values else []
+    alike = len(values) > 1 and len(first) > 1 and all(value.keys() == values[0].keys() for value in values)
+    if all(map(str.isdecimal, found)) or (alike and not are_messages(values) and not first[0].isdecimal()):
       return values  # pandas, orient="index"
-    if any(list(value) != list(values[0]) or not all(map(str.isdecimal, value)) for value in values):
+    if any(list(value) != first or not all(map(str.isdecimal, value)) for value in values):
       return None
     values = [list(value.values()) for value in values]
   if len(values) < 2 or not all(isinstance(value, list) and value and not are_messages(value) for value in values):

@@ -16,6 +16,9 @@ _pairs, _columns = partial(entry, DATASETS, optional=""), partial(columns, DATAS
 _FIRST_IS_0 = {"0": "a", "1": "b"}
 
 
+_ONE_HOT = {"winner_model_a": 0, "winner_model_b": 1, "winner_tie": 0}
+
+
 def _one_hot(*values) -> str:
   return "/".join(f"{number(value, 'winner'):g}" if value not in (None, "") else "null" for value in values)
 
@@ -55,20 +58,12 @@ _columns(
   winner=Winner(("labels",), {"1": "a", "0": "b"}),
   example={"labels": 0},
 )
-_columns(
-  "pku_saferlhf",
-  "PKU-SafeRLHF: two answers and the place of the more helpful one",
-  "prompt response_0 response_1",
-  winner=Winner(("better_response_id",), _FIRST_IS_0),
-  example={"better_response_id": 1},
-)
-_columns(
-  "pku_saferlhf_safer",
-  "PKU-SafeRLHF without the more helpful answer: the place of the safer one",
-  "prompt response_0 response_1",
-  winner=Winner(("safer_response_id",), _FIRST_IS_0),
-  example={"safer_response_id": 1},
-)
+for _name, _column, _what in (
+  ("pku_saferlhf", "better_response_id", ": two answers and the place of the more helpful one"),
+  ("pku_saferlhf_safer", "safer_response_id", " without the more helpful answer: the place of the safer one"),
+):
+  _winner = Winner((_column,), _FIRST_IS_0)
+  _columns(_name, f"PKU-SafeRLHF{_what}", "prompt response_0 response_1", winner=_winner, example={_column: 1})
 _columns(
   "judgebench",
   "JudgeBench: a question and two answers; `label` is A>B or B>A",
@@ -142,10 +137,8 @@ _columns(
   "arena_55k",
   "Chatbot Arena 55k: prompt and answers, also as lists of turns in JSON, and three columns of which one is 1",
   "prompt response_a response_b",
-  winner=Winner(
-    ("winner_model_a", "winner_model_b", "winner_tie"), {"1/0/0": "a", "0/1/0": "b", "0/0/1": "tie"}, _one_hot
-  ),
-  example={"winner_model_a": 0, "winner_model_b": 1, "winner_tie": 0},
+  winner=Winner(tuple(_ONE_HOT), {"1/0/0": "a", "0/1/0": "b", "0/0/1": "tie"}, _one_hot),
+  example=_ONE_HOT,
 )
 _columns(
   "alpaca_farm",

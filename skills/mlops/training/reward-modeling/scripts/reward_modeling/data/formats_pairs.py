@@ -59,11 +59,8 @@ def _apart(prompt: list[Message], *sides: list[Message]) -> tuple[list[Message],
 
 
 def are_answers(value) -> bool:
-  return (
-    isinstance(value, list)
-    and bool(value)
-    and all(isinstance(i, (str, list)) or held_answer(i) is not None for i in value)
-  )
+  given = value if isinstance(value, list) else []
+  return bool(given) and all(isinstance(one, (str, list)) or held_answer(one) is not None for one in given)
 
 
 def _answers(value, column: str, prompt: list[Message]) -> list[list[Message]]:
@@ -254,20 +251,16 @@ def text(row: Row) -> PairColumns:
   return comparison(row, prompt_of({"prompt": prompt}), *answers)
 
 
-def by_winner(
-  row: Row, prompt: list[Message], answers: list[list[Message]], margin: float | None = None
-) -> PairColumns:
+def by_winner(row: Row, prompt: list[Message], sides: list[list[Message]], margin: float | None = None) -> PairColumns:
   """A pair; of a tie and without a label a ranking."""
   winner = row.get("winner")
   if winner in (None, "tie"):
-    return Ranking(prompt, answers, None if winner is None else [0.0, 0.0], margin=margin)
+    return Ranking(prompt, sides, None if winner is None else [0.0, 0.0], margin=margin)
   if winner not in ("a", "b"):
-    what = "expected a, b, tie, model_a or model_b, or a name in the columns of these"
-    raise RowError(
-      f"`winner` is {short(winner)}: {what}; say it with --winner_values '{short(winner)}=tie', or =a or =b"
-    )
+    what = f"`winner` is {short(winner)}: expected a, b, tie, model_a or model_b, or a name in the columns of these"
+    raise RowError(f"{what}; say it with --winner_values '{short(winner)}=tie', or =a or =b")
   second = winner == "b"
-  return Comparison(prompt, *(answers[::-1] if second else answers), margin=margin, rejected_first=second)
+  return Comparison(prompt, *(sides[::-1] if second else sides), margin=margin, rejected_first=second)
 
 
 columns(

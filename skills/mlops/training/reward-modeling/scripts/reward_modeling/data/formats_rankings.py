@@ -97,9 +97,8 @@ HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity
 
 def _within(value: float | None, name: str, lowest: float, highest: float, whose: str) -> float | None:
   if value is not None and not lowest <= value <= highest:
-    raise RowError(
-      f"`{name}` is {value:g}: {whose} rates from {lowest} to {highest} (another scale goes into an object `ratings`)"
-    )
+    what = f"`{name}` is {value:g}: {whose} rates from {lowest} to {highest}"
+    raise RowError(f"{what} (another scale goes into an object `ratings`)")
   return value
 
 

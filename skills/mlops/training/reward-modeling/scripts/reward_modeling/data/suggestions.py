@@ -130,11 +130,10 @@ def guess(rows: list[Row], works: Callable[[dict[str, str], str | None], bool], 
     }
     if len(layout) > 2 and len(found.get("completion", ())) > 1:  # a label of which?
       continue
-    repeats = (
-      [] if leaves is each[0] else [one for one, value in row.items() if one not in leaves and is_input(one, value)]
-    )
+    others = [name for name in row if name not in leaves] if leaves is not each[0] else []
+    repeats = {name: "" for name in others if row[name] and is_input(name, row[name])}
     for paths in product(*found.values()):
-      columns = dict(zip(layout, paths, strict=True)) | {name: "" for name in repeats if row[name]}
+      columns = dict(zip(layout, paths, strict=True)) | repeats
       lists = {path.partition("[]")[0] for path in paths if "[]" in path}
       if len(set(paths)) == len(paths) and len(lists) <= 1 and works(columns, format):
         line = ",".join(f"{name}={path}" for name, path in columns.items())
@@ -267,12 +266,9 @@ def conversion(name: str, row: Row) -> str:
   kind = suffix(Path(name)).removeprefix(".")
   loader = f"{'parquet' if kind == 'parquet' else 'json'!r}, data_files=" if kind else ""
   module, read = "datasets", f"load_dataset({loader}{name!r}, split='train')"
-  if kind in ("csv", "tsv"):
-    signs = {"csv": ",", "tsv": "\t"}
-    module, read = (
-      "pandas",
-      f"read_csv({name!r}, sep={signs[kind]!r}, dtype=str, keep_default_na=False).to_dict('records')",
-    )
+  if sign := {"csv": ",", "tsv": "\t"}.get(kind):
+    module = "pandas"
+    read = f"read_csv({name!r}, sep={sign!r}, dtype=str, keep_default_na=False).to_dict('records')"
   return (
     f"or convert them, with the right columns in these three places:\n  import {module}, json\n  rows = {module}.{read}\n"
     f"  open('pairs.jsonl', 'w').writelines(json.dumps({{{fields}}}) + '\\n' for row in rows)"

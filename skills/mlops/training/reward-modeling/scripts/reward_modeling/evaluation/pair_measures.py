@@ -142,9 +142,8 @@ def reliability(margins, weights=None) -> list[Bin]:
   confidence, correct = special.expit(np.abs(margins)), pair_outcomes(margins, 0.0)
   edges = np.linspace(0.5, 1.0, BINS + 1)
   bins = np.digitize(confidence, edges[1:-1])
-  number, weight, sure, right = (
-    np.bincount(bins, of, BINS) for of in (None, weights, weights * confidence, weights * correct)
-  )
+  counted = None, weights, weights * confidence, weights * correct
+  number, weight, sure, right = (np.bincount(bins, of, BINS) for of in counted)
   some = weight > 0
   columns = edges[:-1], edges[1:], number, weight / weights.sum()
   means = (sure[some] / weight[some], right[some] / weight[some])
@@ -230,10 +229,9 @@ def summarize_pairs(
   weights, index = weights_of(weights, n), group_index(groups, n)
   rewards, lengths = np.split(floats([chosen, rejected, chosen_lengths, rejected_lengths]), 2)
   if len(bad := np.flatnonzero(~np.isfinite(rewards).all(0))):
-    raise RunError(
-      f"{len(bad)} of {n} pairs have a reward that is NaN or infinite, the first at index {bad[0]}",
-      hint="score in fp32 (--dtype float32); if it stays, the training run diverged: look at its loss",
-    )
+    what = f"{len(bad)} of {n} pairs have a reward that is NaN or infinite, the first at index {bad[0]}"
+    hint = "score in fp32 (--dtype float32); if it stays, the training run diverged: look at its loss"
+    raise RunError(what, hint=hint)
   outcomes, margins = pair_outcomes(*rewards), rewards[0] - rewards[1]
   bins = reliability(margins, weights)
   table, macro = ({}, None) if subsets is None else _by_subset(outcomes, subsets, index, weights)

@@ -143,11 +143,8 @@ def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[result
   _refuse(settings, rating_range="answers that are rated", threshold=_STEPS, threshold_data=_STEPS)
   compared = comparisons(records)
   if not compared:
-    raise DataError(
-      "the data holds no comparison",
-      where=", ".join(records.files),
-      hint="rows need a preferred and a rejected answer, or scores that differ",
-    )
+    hint = "rows need a preferred and a rejected answer, or scores that differ"
+    raise DataError("the data holds no comparison", where=", ".join(records.files), hint=hint)
   return _of_models(settings, records, compared, partial(pairs.evaluate_pairs, subset_column=settings.subset_column))
 
 
@@ -197,9 +194,8 @@ def report_steps(settings: EvaluationSettings, records: Records) -> tuple[result
     raise UsageError("--compare evaluates two models on pairs", hint="evaluate each on the steps by itself")
   labeled, others = solutions(records), _threshold_data(settings)
   model = _loaded(settings)
-  found = steps.evaluate_steps(
-    model, labeled, threshold=settings.threshold, threshold_data=others, subset_column=settings.subset_column
-  )
+  chosen = {"threshold": settings.threshold, "threshold_data": others}
+  found = steps.evaluate_steps(model, labeled, **chosen, subset_column=settings.subset_column)
   said = _evaluated(settings, records, model.how(), steps.diagnose_steps(found.summary))
   return results.StepReport(**said, **vars(found.summary)), found.rows
 
@@ -219,11 +215,10 @@ def report_pools(settings: EvaluationSettings) -> tuple[results.PoolReport, Outp
   rewards = score_answers(model, pools)
   model.warn_of_losses()
   summary = best_of_n.summarize_pools(pools, rewards, sizes, answers)
+  lengths = [list(map(answer_length, pool.completions)) for pool in pools]
   rows = [
-    output_row(
-      pool, "completions", correct=pool.scores, rewards=row, lengths=list(map(answer_length, pool.completions))
-    )
-    for pool, row in zip(pools, rewards, strict=True)
+    output_row(pool, "completions", correct=pool.scores, rewards=row, lengths=own)
+    for pool, row, own in zip(pools, rewards, lengths, strict=True)
   ]
   said = _evaluated(settings, records, model.how(), best_of_n.diagnose_best_of_n(summary))
   return results.PoolReport(**said, **vars(summary)), rows
@@ -252,9 +247,8 @@ def report_benchmarks(settings: EvaluationSettings) -> tuple[results.BenchmarkRe
     found[name], own = run_benchmark(model, name, items, threshold)
     rows += own
     diagnostics += diagnose_benchmark(found[name])
-  diagnostics += seen_prompts(
-    settings.model_name_or_path, [item for one in loaded.values() for item in one.items]
-  ).told()
+  asked = [item for one in loaded.values() for item in one.items]
+  diagnostics += seen_prompts(settings.model_name_or_path, asked).told()
   report = results.BenchmarkReport(
     model=settings.model_name_or_path,
     benchmarks=found,

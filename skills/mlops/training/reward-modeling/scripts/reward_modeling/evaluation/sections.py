@@ -157,9 +157,8 @@ def _studies(report: OverOptimizationReport) -> Iterator[Section]:
   from .overoptimization import panels
 
   studies, columns = report.studies, ["run", "n", "KL", "proxy", "gold", "fitted gold"]
-  rows = [
-    [one.name, at.n, at.kl, at.proxy, at.gold, one.gold and one.gold(at.kl)] for one in studies for at in one.points
-  ]
+  points = [(one.name, one.gold, at) for one in studies for at in one.points]
+  rows = [[name, at.n, at.kl, at.proxy, at.gold, fit and fit(at.kl)] for name, fit, at in points]
   yield Section("Over-optimization", columns, rows, [GOLD], panels(studies))
   fits = [(one.name, one.gold) for one in studies if one.gold]
   peaks = [f"{fit.peak_kl:.3g}, extrapolated" if fit.extrapolated else fit.peak_kl for _, fit in fits]

@@ -87,10 +87,9 @@ class EvaluationSettings(ReadingSettings, WinnerSettings, ScoringSettings):
     check_required(self, ("model_name_or_path", *data), "evaluate.py")
     for name in ("dataset_name", "compare", "best_of_n"):
       if self.benchmark and getattr(self, name):
-        hint = (
-          "evaluate each model, or compare on the benchmark's file as --dataset_name" if name == "compare" else None
-        )
-        raise UsageError(f"--{name} does nothing with --benchmark, which brings its own data", hint=hint)
+        hint = "evaluate each model, or compare on the benchmark's file as --dataset_name"
+        what = f"--{name} does nothing with --benchmark, which brings its own data"
+        raise UsageError(what, hint=hint if name == "compare" else None)
     for name in ("answer_column", "answer_pattern"):
       if getattr(self, name) and self.best_of_n is None:
         raise UsageError(f"--{name} does nothing without --best_of_n")
@@ -98,9 +97,8 @@ class EvaluationSettings(ReadingSettings, WinnerSettings, ScoringSettings):
       if getattr(self, one) is not None and getattr(self, other):
         raise UsageError(f"--{one} and --{other} exclude each other", hint="give one of them")
     if self.probes and (self.benchmark or self.best_of_n is not None):
-      raise UsageError(
-        "--probes change the answers of labeled pairs", hint="run it without --benchmark and --best_of_n"
-      )
+      hint = "run it without --benchmark and --best_of_n"
+      raise UsageError("--probes change the answers of labeled pairs", hint=hint)
     if self.best_of_n is not None and self.compare:
       raise UsageError("--compare evaluates two models on pairs", hint="run --best_of_n for each model")
 

@@ -67,10 +67,8 @@ def labeled_steps(solutions: Sequence[Solution], scores: Sequence[Sequence[float
         steps.append((score, label < FIXED, i, number))
     first_error.append(UNKNOWN if missing and found == NO_ERROR else found)
   if not steps:
-    raise DataError(
-      "no labeled step could be scored",
-      hint="rows need `labels`, one for each step; if they have them, raise --max_length",
-    )
+    hint = "rows need `labels`, one for each step; if they have them, raise --max_length"
+    raise DataError("no labeled step could be scored", hint=hint)
   groups = group_index(prompt_keys(solutions), len(solutions))
   return LabeledSteps(*map(np.array, zip(*steps, strict=True)), np.array(first_error), groups)
 

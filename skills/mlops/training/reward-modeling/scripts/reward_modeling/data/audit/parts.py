@@ -20,7 +20,7 @@ from ..records import (
   ratings_of,
 )
 from . import TABLES, Audit, about_attributes, note_ratings
-from .findings import Check, Finding, Material, digest
+from .findings import Check, Finding, Material, Test, digest
 
 Pair = tuple[int, int]
 """Places of the better and the worse completion."""
@@ -51,7 +51,8 @@ def drop_rows(rows: Sequence[Record], findings: Iterable[Finding]) -> Dropped:
       if pairs[0][1] is None:
         gone[number] = finding.check
         continue
-      cut[number] |= dict.fromkeys(_completions(rows[number], pairs, finding, cut[number]), finding.check)
+      new = _completions(rows[number], pairs, finding.of_answer, set(cut[number]))
+      cut[number] |= dict.fromkeys(new, finding.check)
       if not ordered_pairs(_without(rows[number], cut[number])):
         gone[number] = finding.check
   kept = {number: _without(row, cut.get(number)) for number, row in enumerate(rows) if number not in gone}
@@ -60,14 +61,13 @@ def drop_rows(rows: Sequence[Record], findings: Iterable[Finding]) -> Dropped:
 
 
 def _completions(
-  ranking: Ranking, found: list[tuple[Comparison, Pair]], finding: Finding, lost: dict[int, str]
+  ranking: Ranking, found: list[tuple[Comparison, Pair]], flawed: Test | None, lost: set[int]
 ) -> set[int]:
-  flawed = finding.of_answer
   if flawed:
     sides = [(record, zip(pair, (record.chosen, record.rejected), strict=True)) for record, pair in found]
-    return {place for record, two in sides for place, answer in two if flawed(record, answer)} - lost.keys()
+    return {place for record, two in sides for place, answer in two if flawed(record, answer)} - lost
   texts = [digest(completion, {}) for completion in ranking.completions]
-  pairs = [pair for _, pair in found if not lost.keys() & set(pair)]
+  pairs = [pair for _, pair in found if lost.isdisjoint(pair)]
   chosen: set[int] = set()
   while pairs:
     degree = Counter(place for pair in pairs for place in pair)
