@@ -120,9 +120,8 @@ def prompt_and_answers(row: Row, prompt: str, *names: str) -> tuple[list[Message
 
 
 def same(first: Message, second: Message) -> bool:
-  if first["role"] != second["role"] or first["content"].strip() != second["content"].strip():
-    return False
-  return len(first) == len(second) == 2 or first == second
+  alike = first["role"] == second["role"] and first["content"].strip() == second["content"].strip()
+  return alike and (len(first) == len(second) == 2 or first == second)
 
 
 def starts_with(conversation: list[Message], prefix: list[Message]) -> bool:

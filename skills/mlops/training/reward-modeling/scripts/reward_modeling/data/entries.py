@@ -156,7 +156,7 @@ def _unsaid(counts: Counter[str], unsaid: str, chosen: "Format", given: dict[str
     what = f"`winner` holds numbers, which do not say which answer is better: {seen}"
     hint = f"say what they mean: --winner_values {one}, or {other}"
     if len(ordered) > 12:
-      hint = "these are too many: write the winner into a column, or the answers into `completions` and `scores`"
+      hint = "these are too many to name: write the winner into a column, or answers into `completions` and `scores`"
     hint += "; to score without labels, --columns winner="
   return DataError(what, where=where, hint=hint)
 

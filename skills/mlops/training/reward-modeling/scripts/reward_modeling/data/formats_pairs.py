@@ -122,7 +122,7 @@ def transcript(row: Row) -> PairColumns:
   answers = [transcript_of(row[name], name) for name in PAIR]
   if not all(starts_with(answer, prompt) for answer in answers):
     raise RowError("`chosen` and `rejected` are whole transcripts that do not begin with `prompt`")
-  return comparison(row, prompt, *(answer[len(prompt) :] for answer in answers))
+  return comparison(row, prompt, *answers)
 
 
 def _repeats_prompt(prompt, text) -> bool:

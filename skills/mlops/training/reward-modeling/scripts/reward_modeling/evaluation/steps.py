@@ -201,11 +201,7 @@ def cross_fitted(data: LabeledSteps, half: np.ndarray) -> np.ndarray:
   """[solutions] thresholds: each half's chosen on the other. half: [solutions] bool."""
   thresholds = np.empty(len(half))
   for side in (False, True):
-    try:
-      thresholds[half == side] = choose_threshold(data.of(half != side))[0]
-    except DataError as error:
-      what = f"{error.message} (in half of the prompts, on which the threshold of the other half is chosen)"
-      raise DataError(what, hint=error.hint) from None
+    thresholds[half == side], _ = choose_threshold(data.of(half != side))
   return thresholds
 
 
