@@ -22,7 +22,8 @@ _TAG = f"(?<![Ѐ-ӿ]){STEP_TAG}(?![Ѐ-ӿ])"
 _TAGGED_TEXT = re.compile(rf"{_TAG}\s*$|<extra_0>", re.MULTILINE)
 _FIRST_STEP = re.compile(r"(?:#+ *|\*\*)?\bstep *1\b *[:.)]", re.IGNORECASE)
 MARKS = {"+": 1.0, "-": 0.0}
-_WRONG_SUM = {"prompt": "2+2+2?", "completions": ["2+2=4", "4+2=7"]}
+_SUM, _WRONG = "2+2+2?", ["2+2=4", "4+2=7"]
+_WRONG_SUM = {"prompt": _SUM, "completions": _WRONG}
 _BEN = ("Steps", "First_Error_Step", "Correctness")
 _BEN_STEPS, _BEN_ERROR, _BEN_VERDICT = (f"Model_Solution_{name}" for name in _BEN)
 _TAGGED = "2+2+2? Step 1: 2+2=4 {}\nStep 2: 4+2=7 {}"
@@ -125,7 +126,7 @@ def ratings(row: Row) -> Solution:
   "without their labels; what 0 means is said with --neutral",
   "question label",
   {
-    "question": {"problem": "2+2+2?"},
+    "question": {"problem": _SUM},
     "label": {"steps": [{"completions": [{"text": "2+2=4", "rating": 1}], "chosen_completion": 0}]},
   },
   lambda row: all(isinstance(structure(row[name]), dict) for name in ("question", "label")) and "steps" in row["label"],
@@ -234,7 +235,7 @@ def _is_labeled(row: Row) -> bool:
 @_published(
   "a problem, an answer whose steps end with a tag (ки, <extra_0>), and a list with a label for each",
   f"{_PROBLEM} {_ANSWER} {_EACH}|value",
-  {"question": "2+2+2?", "response": f"2+2=4 {STEP_TAG}\n4+2=7 {STEP_TAG}", "labels": [1, 0]},
+  {"question": _SUM, "response": f"2+2=4 {STEP_TAG}\n4+2=7 {STEP_TAG}", "labels": [1, 0]},
   lambda row: _is_labeled(row) and _TAGGED_TEXT.search(row["response"]),
   optional="system",
 )
@@ -251,7 +252,7 @@ def _fit_lines(row: Row) -> bool:
 @_published(
   "the same with the steps at line breaks, in all of the first rows",
   f"{_PROBLEM} {_ANSWER} {_EACH}",
-  {"question": "2+2+2?", "response": "2+2=4\n\n4+2=7", "labels": [1, 0]},
+  {"question": _SUM, "response": "\n\n".join(_WRONG), "labels": [1, 0]},
   lambda row: _is_labeled(row) and _fit_lines(row),
   optional="system",
   whole=lambda rows: any(row["labels"][1:] for row in rows),
@@ -329,7 +330,7 @@ def _counted_from(rows: list[Row]) -> str | None:
 @_published(
   "a problem, steps, and the place of the first error, counted from 0, or -1 (ProcessBench)",
   f"problem|prompt|question steps {_FIRST_ERROR}",
-  {"problem": "2+2+2?", "steps": ["2+2=4", "4+2=7"], "label": 1},
+  {"problem": _SUM, "steps": _WRONG, "label": 1},
   are_lists("steps"),
   ask=_counted_from,
 )
@@ -346,7 +347,7 @@ def processbench(row: Row, start: int = 0) -> Solution:
 @_published(
   "the same counted from 1, or 0, -1 or null; only where --format names it",
   f"problem|prompt|question steps {_FIRST_ERROR}",
-  {"problem": "2+2+2?", "steps": ["2+2=4", "4+2=7"], "label": 2},
+  {"problem": _SUM, "steps": _WRONG, "label": 2},
   never,
 )
 def first_error_from_1(row: Row) -> Solution:
@@ -356,7 +357,7 @@ def first_error_from_1(row: Row) -> Solution:
 @_published(
   "a question, steps, and the place of the first mistake, counted from 0, null for none (BIG-Bench Mistake)",
   "input steps mistake_index",
-  {"input": "2+2+2?", "steps": ["2+2=4", "4+2=7"], "mistake_index": 1},
+  {"input": _SUM, "steps": _WRONG, "mistake_index": 1},
   are_lists("steps"),
 )
 def big_bench_mistake(row: Row) -> Solution:
@@ -366,7 +367,7 @@ def big_bench_mistake(row: Row) -> Solution:
 @_published(
   "a question, steps, and the places of those into which errors were put, counted from 1 (PRMBench)",
   "modified_question|question modified_process error_steps",
-  {"modified_question": "2+2+2?", "modified_process": ["2+2=4", "4+2=7"], "error_steps": [2]},
+  {"modified_question": _SUM, "modified_process": _WRONG, "error_steps": [2]},
   lambda row: _is_list(row["modified_process"]) and _is_list(row["error_steps"]),
   optional="question",
 )
@@ -384,7 +385,7 @@ def prmbench(row: Row) -> Solution:
   "a question with options, steps and the number of the first wrong one, or N/A (Mr-Ben)",
   f"Question {_BEN_STEPS} {_BEN_ERROR} {_BEN_VERDICT}",
   {
-    **{"Question": "2+2+2?", "Options": "A: 6\nB: 7", _BEN_STEPS: ["Step 1: 2+2=4", "Step 2: 4+2=7"]},
+    **{"Question": _SUM, "Options": "A: 6\nB: 7", _BEN_STEPS: ["Step 1: 2+2=4", "Step 2: 4+2=7"]},
     **{_BEN_VERDICT: "incorrect", _BEN_ERROR: "2"},
   },
   lambda row: _is_list(row[_BEN_STEPS]),

@@ -144,11 +144,9 @@ def reliability(margins, weights=None) -> list[Bin]:
   bins = np.digitize(confidence, edges[1:-1])
   counted = None, weights, weights * confidence, weights * correct
   number, weight, sure, right = (np.bincount(bins, of, BINS) for of in counted)
-  some = weight > 0
-  columns = edges[:-1], edges[1:], number, weight / weights.sum()
-  means = (sure[some] / weight[some], right[some] / weight[some])
-  rows = zip(*(column[some].tolist() for column in columns), *(mean.tolist() for mean in means), strict=True)
-  return [Bin(*row) for row in rows]
+  with np.errstate(invalid="ignore"):
+    columns = edges[:-1], edges[1:], number, weight / weights.sum(), sure / weight, right / weight
+  return [Bin(*row) for row in zip(*(column[weight > 0].tolist() for column in columns), strict=True)]
 
 
 def calibration(bins: Sequence[Bin]) -> Calibration:
