@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from .cells import RowError, are_messages, expect, short, structure, turns, wrong_type
+from .cells import RowError, are_messages, expect, objects, short, structure, turns, wrong_type
 from .conversations import (
   Message,
   answer_of,
@@ -163,16 +163,11 @@ def _from(speaker: str, value: str) -> Row:
   return {"from": speaker, "value": value}
 
 
-def _has_from(value) -> bool:
-  found = value[0] if isinstance(value, list) and value else None
-  return isinstance(found, dict) and "from" in found
-
-
 @_pairs(
   "from/value messages; the prompt in `conversations` (LLaMA-Factory) or shared by both sides",
   "chosen rejected",
   {"conversations": [_from("human", "2+2?")], "chosen": _from("gpt", "4"), "rejected": _from("gpt", "5")},
-  lambda row: "conversations" in row or all(_has_from(row[name]) for name in PAIR),
+  lambda row: "conversations" in row or all("from" in (objects(row[name]) or [{}])[0] for name in PAIR),
   optional=f"conversations {_WITH_MARGINS}",
 )
 def sharegpt(row: Row) -> PairColumns:

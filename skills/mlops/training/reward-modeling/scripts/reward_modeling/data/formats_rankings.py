@@ -228,7 +228,8 @@ def answered(row: Row, otherwise: str) -> tuple[list[Message], list[Message]]:
   return whole[:-1], whole[-1:]
 
 
-def _to_be_answered(asked: list[Message], column: str) -> Ranking:
+def _to_be_answered(row: Row, column: str) -> Ranking:
+  asked = prompt_of(row, column)
   if asked and asked[-1]["role"] == "assistant":
     raise RowError(f"`{column}` ends with an assistant message: there is nothing to answer")
   if not any(message["content"].strip() for message in asked):
@@ -238,7 +239,7 @@ def _to_be_answered(asked: list[Message], column: str) -> Ranking:
 
 @_open("a prompt alone, to be answered by a policy", "prompt|question|query", {"prompt": "2+2?"})
 def prompt(row: Row) -> Ranking:
-  return _to_be_answered(prompt_of(row), "prompt")
+  return _to_be_answered(row, "prompt")
 
 
 def _is_open(row: Row) -> bool:
@@ -253,7 +254,7 @@ def _is_open(row: Row) -> bool:
   _is_open,
 )
 def open_conversation(row: Row) -> Ranking:
-  return _to_be_answered(prompt_of(row, "messages"), "messages")
+  return _to_be_answered(row, "messages")
 
 
 def _hold(column: str, *names: str):
