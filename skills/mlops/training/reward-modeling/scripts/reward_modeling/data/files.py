@@ -10,7 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import accumulate, chain, count, islice
+from itertools import accumulate, chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, AnyStr, BinaryIO
 
@@ -273,14 +273,14 @@ def _csv(path: Path, size: int | None) -> Iterator[Table]:
     text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
     lines = _line_by_line(path, text.readline)
     lines = lines if size else _bounded(lines, file, path)
-    start = list(islice(lines, 1))
-    excel = re.fullmatch(r"sep=(.)\s*", "".join(start))
-    start = list(islice(lines, 1)) if excel else start
-    outside = re.sub(r'"(?:[^"]|"")*"?', "", "".join(start))
+    start = next(lines, "")
+    excel = re.fullmatch(r"sep=(.)\s*", start)
+    start = next(lines, "") if excel else start
+    outside = re.sub(r'"(?:[^"]|"")*"?', "", start)
     signs = "\t,;|" if suffix(path) == ".tsv" else ",\t;|"
     delimiter = excel[1] if excel else next((sign for sign in signs if sign in outside), ",")
     spaced = f"{delimiter} " in outside
-    reader = csv.reader(chain(start, lines), delimiter=delimiter, strict=True, skipinitialspace=spaced)
+    reader = csv.reader(chain([start], lines), delimiter=delimiter, strict=True, skipinitialspace=spaced)
     try:
       header = next(filter(None, reader), None)
       if header is None:

@@ -55,9 +55,10 @@ def accuracy(outcomes, groups: Groups = None, weights=None) -> Estimate:
   return smooth(value, weights * (outcomes - value) / weights.sum(), groups, weights)
 
 
-def accuracy_where(kept: np.ndarray, outcomes: np.ndarray, groups: np.ndarray, weights: np.ndarray) -> Estimate | None:
-  """Of the observations where `kept` [n] is true; None where they have no weight."""
-  return accuracy(outcomes[kept], groups[kept], weights[kept]) if weights[kept].sum() > 0 else None
+def accuracy_where(weights: np.ndarray, outcomes: np.ndarray, groups: np.ndarray) -> Estimate | None:
+  """Of the observations with a weight above 0; None where there is none."""
+  kept = weights > 0
+  return accuracy(outcomes[kept], groups[kept], weights[kept]) if kept.any() else None
 
 
 def wilson(value: float, n: float) -> tuple[float, float]:

@@ -168,7 +168,7 @@ def against_length(outcomes, longer: np.ndarray, groups: Groups, weights) -> tup
 
 def _length_summary(rewards: np.ndarray, lengths: np.ndarray, index: np.ndarray, weights: np.ndarray) -> LengthSummary:
   outcomes, longer = pair_outcomes(*rewards), pair_outcomes(*lengths)
-  by_length = [accuracy_where(longer == value, outcomes, index, weights) for value in (1, 0, 0.5)]
+  by_length = [accuracy_where(weights * (longer == value), outcomes, index) for value in (1, 0, 0.5)]
   return LengthSummary(
     float(np.mean(longer == 1)),
     float(np.mean(longer == 0.5)),
@@ -258,7 +258,7 @@ def _by_subset(
 ) -> tuple[dict[str, Estimate], Estimate]:
   """(accuracy of each value of a metadata column, their mean, whose interval includes the scatter between subsets)."""
   names = np.array(subsets, dtype=object)
-  found = {name: accuracy_where(names == name, outcomes, index, weights) for name in sorted(set(names))}
+  found = {name: accuracy_where(weights * (names == name), outcomes, index) for name in sorted(set(names))}
   subset = group_index(names, len(names))
   totals = np.bincount(subset, weights=weights)[subset]
   even = np.divide(weights, totals, out=np.zeros_like(weights), where=totals > 0)
