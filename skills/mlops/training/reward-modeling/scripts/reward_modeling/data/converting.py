@@ -143,7 +143,7 @@ def _decoded(table: Table, reading: Reading, problems: Problems) -> Numbered:
 
 
 def _format_of(table: Table, rows: list[Row], problems: Problems, reading: Reading) -> Format:
-  if not rows:
+  if problems and not rows:
     raise table.refused(problems, None if len(problems) == len(table.problems) else "fix --columns, or these rows")
   if reading.format:
     return named(reading.format)

@@ -168,8 +168,8 @@ def _rating(report: RatingReport) -> str:
   return f"{answer}: correlation with {', '.join(lines)}, on {report.n_answers} answers."
 
 
-def _shown(one: Estimate, chance: float = 0.5) -> str:
-  return "Yes" if one.low > chance else "No" if one.high < chance else "Not shown"
+def _shown(one: Estimate) -> str:
+  return "Yes" if one.low > 0.5 else "No" if one.high < 0.5 else "Not shown"
 
 
 def _ranking(pairs: PairReport | None) -> str:
