@@ -273,3 +273,13 @@ def test_a_slice_of_which_all_is_set_aside_is_counted(tmp_path, monkeypatch):
   parts = [records for _, records in slices([str(path)], Reading())]
   assert [len(part.rows) for part in parts] == [4, 4, 0]
   assert [part.set_aside for part in parts] == [{}, {}, {"row of empty cells": 1}]
+
+
+def test_a_slice_of_unreadable_rows_is_left_out_as_others_are(tmp_path, monkeypatch):
+  monkeypatch.setattr("reward_modeling.data.reading.SLICE", 4)
+  path = tmp_path / "a.jsonl"
+  path.write_text(f"{GOOD}\n" * 4 + "{\n")
+  parts = [records for _, records in slices([str(path)], Reading(leave_out_unreadable=True))]
+  assert [len(part.rows) for part in parts] == [4, 0] and parts[1].unreadable[0][0] == f"{path}:5"
+  with pytest.raises(DataError, match="broken JSON"):
+    list(slices([str(path)], Reading()))

@@ -143,10 +143,10 @@ def _decoded(table: Table, reading: Reading, problems: Problems) -> Numbered:
 
 
 def _format_of(table: Table, rows: list[Row], problems: Problems, reading: Reading) -> Format:
-  if problems and not rows:
-    raise table.refused(problems, None if len(problems) == len(table.problems) else "fix --columns, or these rows")
   if reading.format:
     return named(reading.format)
+  if problems and not rows:
+    raise table.refused(problems, None if len(problems) == len(table.problems) else "fix --columns, or these rows")
   try:
     found = recognize(rows, table.name, reading.tiers)
   except DataError as error:
