@@ -6,25 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from .. import settings
 from ..cli import check_required, flag, positive_int
 from ..errors import UsageError
-from ..settings import (
-  ReadingSettings,
-  ScoringSettings,
-  WinnerSettings,
-  neutral_flag,
-  rating_range_flag,
-  split_flag,
-  threshold_flag,
-)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationSettings(ReadingSettings, WinnerSettings, ScoringSettings):
+class EvaluationSettings(settings.ReadingSettings, settings.WinnerSettings, settings.ScoringSettings):
   group: ClassVar = "evaluation"
-  dataset_split: str | None = split_flag("test")
-  neutral: str | None = neutral_flag()
-  rating_range: Sequence[float] | None = rating_range_flag()
+  dataset_split: str | None = settings.split_flag("test")
+  neutral: str | None = settings.neutral_flag()
+  rating_range: Sequence[float] | None = settings.rating_range_flag()
   subset_column: str | None = flag(
     None,
     "metadata column that names the subsets (subset, subject, category, domain, source, tranche, task or generator)",
@@ -40,7 +32,7 @@ class EvaluationSettings(ReadingSettings, WinnerSettings, ScoringSettings):
   )
   output: str | None = flag(None, "JSONL file with the rewards of every row, and with texts of pairs", metavar="FILE")
   overwrite: bool = flag(False, "replace --output, or what is in the way of --report, if it exists")
-  threshold: float | None = threshold_flag(
+  threshold: float | None = settings.threshold_flag(
     "a step is flagged as wrong under this score (chosen: each half of the prompts from the other half, where they suffice)",
     "step labels",
   )
