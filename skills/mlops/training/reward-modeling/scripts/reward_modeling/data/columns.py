@@ -15,12 +15,12 @@ _STEP = re.compile(r"(?:\A|\.)([^.\[\]]+)|\[(-?\d*)\]")
 
 # fmt: off
 SAME = {
-    ("chosen", "rejected"): (
-        ("chosen", "rejected"), ("chosen", "reject"), ("accepted", "rejected"), ("preferred", "dispreferred"),
-        ("preferred", "rejected"), ("better", "worse"), ("best", "worst"), ("winning", "losing"),
-        ("positive", "negative"), ("good", "bad"),
-    ),
-    ("response_a", "response_b"): (("a", "b"),),
+  ("chosen", "rejected"): (
+    ("chosen", "rejected"), ("chosen", "reject"), ("accepted", "rejected"), ("preferred", "dispreferred"),
+    ("preferred", "rejected"), ("better", "worse"), ("best", "worst"), ("winning", "losing"),
+    ("positive", "negative"), ("good", "bad"),
+  ),
+  ("response_a", "response_b"): (("a", "b"),),
   ("conversation_a", "conversation_b"): (("messages_a", "messages_b"), ("conv_a", "conv_b")),
 }
 # fmt: on

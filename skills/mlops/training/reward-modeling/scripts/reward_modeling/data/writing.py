@@ -15,12 +15,10 @@ from .formats import COLUMN_NAMES, INPUT_LIKE, LABEL_NAMES
 from .records import Comparison, Record, Records, Solution
 
 METADATA = "metadata"
-# fmt: off
-RESULTS = frozenset((
-    "id", "origin", "reward", "rewards", "order", "index", "step_rewards", "attributes", "finished", "reward_chosen", "reward_rejected",
-    "threshold", "first_flagged", "first_error", "other_reward_chosen", "other_reward_rejected", "length_chosen", "length_rejected", "lengths",
-))
-# fmt: on
+RESULTS = "id origin reward rewards order index step_rewards attributes finished reward_chosen reward_rejected "
+RESULTS += "threshold first_flagged first_error other_reward_chosen other_reward_rejected length_chosen "
+RESULTS += "length_rejected lengths"
+RESULTS = frozenset(RESULTS.split())
 """Names of results."""
 
 
