@@ -13,17 +13,12 @@ from .writing import METADATA, is_read
 _STEP = re.compile(r"(?:\A|\.)([^.\[\]]+)|\[(-?\d*)\]")
 
 
-# fmt: off
+_BETTER = "chosen/rejected chosen/reject accepted/rejected preferred/dispreferred preferred/rejected better/worse"
 SAME = {
-  ("chosen", "rejected"): (
-    ("chosen", "rejected"), ("chosen", "reject"), ("accepted", "rejected"), ("preferred", "dispreferred"),
-    ("preferred", "rejected"), ("better", "worse"), ("best", "worst"), ("winning", "losing"),
-    ("positive", "negative"), ("good", "bad"),
-  ),
-  ("response_a", "response_b"): (("a", "b"),),
-  ("conversation_a", "conversation_b"): (("messages_a", "messages_b"), ("conv_a", "conv_b")),
+  ("chosen", "rejected"): f"{_BETTER} best/worst winning/losing positive/negative good/bad",
+  ("response_a", "response_b"): "a/b",
+  ("conversation_a", "conversation_b"): "messages_a/messages_b conv_a/conv_b",
 }
-# fmt: on
 """Alone or as in preferred_response, answer_a."""
 _HOLDS = "responses?|answers?|completions?|outputs?|texts?"
 _AFFIX = re.compile(rf"\A(?:(?:{_HOLDS})_(?P<last>\w+)|(?P<first>\w+?)_?(?:{_HOLDS}))\Z")
@@ -41,7 +36,7 @@ def same_columns(rows: list[Row]) -> dict[str, str]:
     if isinstance(value, (str, list, dict)):
       words.setdefault(_AFFIX.sub(r"\g<last>\g<first>", name.lower()), name)
   for wanted, pairs in SAME.items():
-    for pair in pairs if not first.keys() >= set(wanted) else ():
+    for pair in (one.split("/") for one in pairs.split() if not first.keys() >= set(wanted)):
       columns = {name: words.get(word, "") for name, word in zip(wanted, pair, strict=True)}
       free = first.keys().isdisjoint({"completions", "chosen", *wanted} - {*pair})
       if free and all(len(column) > 1 for column in columns.values()) and not COLUMN_NAMES.issuperset(columns.values()):
