@@ -112,12 +112,12 @@ _FIRST_KEY = re.compile(r"""\s*"?\s*\{\s*\\?["'](?:role|content|from|value|messa
 _PAIRS = (("role", "content"), ("from", "value"))
 _KEYS = [[re.compile(rf"""["']{key}\\?["']\s*:""") for key in pair] for pair in _PAIRS]
 _OTHER_NAMES = {
-  "system": ("developer",),
-  "user": ("human", "prompter"),
-  "assistant": ("gpt", "model", "bot", "chatgpt", "chatbot", "ai", "function_call", "tool_call"),
-  "tool": ("function", "observation", "ipython", "tool_response"),
+  "system": "developer",
+  "user": "human prompter",
+  "assistant": "gpt model bot chatgpt chatbot ai function_call tool_call",
+  "tool": "function observation ipython tool_response",
 }
-ROLES = {name: role for role, others in _OTHER_NAMES.items() for name in (role, *others)}
+ROLES = {name: role for role, others in _OTHER_NAMES.items() for name in (role, *others.split())}
 _WHO = ("role", "from", "speaker", "author", "sender", "who", "type")
 _SAID = ("content", "value", "text", "said", "utterance", "message", "body", "parts")
 _TALKS = "prompt messages conversations conversation dialogue history context question"

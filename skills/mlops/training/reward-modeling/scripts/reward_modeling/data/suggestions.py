@@ -68,7 +68,7 @@ _ANSWERS = (
   {"messages": _PROMPT},
 )
 LAYOUTS = {"any": (*_ANSWERS, {"prompt": _PROMPT}), "answers": _ANSWERS, "labeled": _LABELED, "valued": _VALUED}
-_NAMES = ("id", "ids", "uid", "uuid", "hash", "url", "name", "model", "models", "status", "critique")
+_NAMES = "id ids uid uuid hash url name model models status critique"
 """What ends the names of columns that hold no text to score."""
 _NO_LABELS = "id index rater annotator worker user reviewer judge turn turns round fold split year month age length "
 _NO_LABELS += "len tokens words count num number seed level difficulty version"
@@ -209,7 +209,7 @@ def _rank(path: str, words: str) -> int | None:
     return 99
   order, parts = words.split(), re.split(r"[.\[\]]+", path)
   last = re.findall(r"[a-z]+", parts[-1].lower())
-  if (last and last[-1] in _NAMES) or (words is _BEST and not set(last) & set(order)):
+  if (last and last[-1] in _NAMES.split()) or (words is _BEST and not set(last) & set(order)):
     return None
   if words in (_MANY, _STEPS) and len(parts) > 1 and not _is_body(path, order):
     return None
