@@ -59,15 +59,19 @@ def key(value) -> str:
 
 
 _WORDS = (
-  "true 1 + yes good right positive desirable chosen correct up thumbs_up 👍",
-  "false 0 -1 - no bad wrong negative undesirable rejected incorrect down thumbs_down 👎",
+  "true 1 yes good positive desirable chosen correct right + up thumbs_up 👍",
+  "false 0 -1 no bad negative undesirable rejected incorrect wrong - down thumbs_down 👎",
 )
 DESIRABLE = {word: 1.0 - place for place, words in enumerate(_WORDS) for word in words.split()}
 
+VAGUE = ("yes", "no", "positive", "negative")
+"""Of what nobody knows: is it good, or is it toxic?"""
 
-def desirable(value) -> float | None:
-  """1 or 0 of a word as thumbs up."""
-  return DESIRABLE.get(key(value).replace(" ", "_"))
+
+def desirable(value, unclear: Sequence[str] = ()) -> float | None:
+  """1 or 0 of a word as thumbs up, but for those that are unclear here."""
+  word = key(value).replace(" ", "_")
+  return None if word in unclear else DESIRABLE.get(word)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from functools import partial
 
 from .cells import RowError, expect, objects, short, structure, turns, wrong_type
 from .conversations import answer_of, messages_of, prompt_of, split_shared, spoken
-from .entries import BAD, DESIRABLE, GOOD, MARGINS, PAIR, USER, Format, Row, Winner, desirable, entry, key, number
+from .entries import BAD, DESIRABLE, GOOD, MARGINS, PAIR, USER, VAGUE, Format, Row, Winner, desirable, entry, number
 from .formats_pairs import PairColumns, are_answers, arena, by_winner, columns, comparison, instructed
 from .formats_rankings import answered
 from .records import Ranking
@@ -206,13 +206,12 @@ def _kto_columns(row: Row) -> tuple[str, ...]:
   return next((names for names in _KTO if row.keys() >= set(names[:2])), ())
 
 
-_UNCLEAR = ("1", "0", "-1", "+", "-", "yes", "no", "positive", "negative")
-"""Of what nobody knows: is it good, or is it toxic? Read with --format kto."""
+_UNCLEAR = ("1", "0", "-1", "+", "-", *VAGUE)
+"""Read with --format kto."""
 
 
 def _is_kto(row: Row) -> bool:
-  label = row.get("label")
-  return bool(_kto_columns(row)) and desirable(label) is not None and key(label) not in _UNCLEAR
+  return bool(_kto_columns(row)) and desirable(row.get("label"), _UNCLEAR) is not None
 
 
 @_pairs(

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from .cells import RowError, decoded, expect, short, structure, wrong_type
 from .conversations import messages_of, prompt_of, spoken, with_system
-from .entries import Format, Row, SetAsideError, are_lists, are_texts, desirable, entry, key, never, one_each
+from .entries import VAGUE, Format, Row, SetAsideError, are_lists, are_texts, desirable, entry, key, never, one_each
 from .records import Solution
 
 STEPS: dict[str, Format] = {}
@@ -47,7 +47,7 @@ def _is_share(label) -> bool:
 
 
 def _by_word(label):
-  said = desirable(label) if isinstance(label, str) else None
+  said = desirable(label, VAGUE) if isinstance(label, str) else None
   return label if said is None else -1 if key(label) == "-1" else said
 
 
