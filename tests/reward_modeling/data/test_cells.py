@@ -201,3 +201,16 @@ def test_what_a_value_may_not_be():
     with pytest.raises(RowError, match=reason):
       clean(value)
   assert decoded("[1, 2", "scores") == "[1, 2"
+
+
+def test_exchanges_under_different_names_are_no_messages(read):
+  mixed = [{"human": "P", "assistant": "R"}, {"input": "Q", "output": "S"}]
+  assert decoded(mixed, "prompt") == mixed
+  with pytest.raises(DataError, match="`prompt` holds"):
+    read({"prompt": mixed, "chosen": "4", "rejected": "5"})
+
+
+def test_a_part_whose_type_a_table_filled_with_null_is_text(read):
+  content = [{"type": None, "text": "2+2?"}]
+  (row,) = read({"prompt": [{"role": "user", "content": content}], "chosen": "4", "rejected": "5"}).rows
+  assert row.prompt[0]["content"] == "2+2?"

@@ -24,7 +24,7 @@ def ranking(*completions, prompt="q", scores=None, **fields):
 
 def dropped(rows, *checks):
   pairs = [pair for row in rows for pair in comparisons_of(row)]
-  return drop_rows(rows, [finding for finding in audit(pairs) if finding.check in checks])
+  return drop_rows(dict(enumerate(rows)), [finding for finding in audit(pairs) if finding.check in checks])
 
 
 def texts(row):

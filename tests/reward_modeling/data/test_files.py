@@ -10,7 +10,8 @@ import pytest
 
 from conftest import run_main
 from reward_modeling.data import files
-from reward_modeling.data.reading import load, load_prompts, stream
+from reward_modeling.data.converting import Reading
+from reward_modeling.data.reading import load, load_prompts, slices, stream
 from reward_modeling.errors import DataError
 
 GOOD = '{"prompt": "p", "chosen": "a", "rejected": "b"}'
@@ -251,3 +252,34 @@ def test_what_may_not_be_read_is_said_so(tmp_path, monkeypatch):
   monkeypatch.setattr(program.os, "access", lambda *_: False)
   error = PermissionError(13, "Permission denied", str(path))
   assert program.known_run_error(error).message == f"not allowed to read: {path}"
+
+
+@pytest.mark.parametrize(
+  ("name", "text"), {"a.json": '{"data": [], "meta": 1}', "a.csv": "prompt,chosen,rejected\n,,\n,,\n"}.items()
+)
+def test_a_file_of_which_all_is_set_aside_holds_no_rows(name, text, tmp_path):
+  path = tmp_path / name
+  path.write_text(text)
+  for read in (load, stream):
+    with pytest.raises(DataError, match="the file holds no rows"):
+      read([str(path)])
+
+
+def test_a_slice_of_which_all_is_set_aside_is_counted(tmp_path, monkeypatch):
+  """As at the end of a spreadsheet, where the rows before it fill the slices."""
+  monkeypatch.setattr("reward_modeling.data.reading.SLICE", 4)
+  path = tmp_path / "a.csv"
+  path.write_text("prompt,chosen,rejected\n" + "p,a,b\n" * 8 + ",,\n")
+  parts = [records for _, records in slices([str(path)], Reading())]
+  assert [len(part.rows) for part in parts] == [4, 4, 0]
+  assert [part.set_aside for part in parts] == [{}, {}, {"row of empty cells": 1}]
+
+
+def test_a_slice_of_unreadable_rows_is_left_out_as_others_are(tmp_path, monkeypatch):
+  monkeypatch.setattr("reward_modeling.data.reading.SLICE", 4)
+  path = tmp_path / "a.jsonl"
+  path.write_text(f"{GOOD}\n" * 4 + "{\n")
+  parts = [records for _, records in slices([str(path)], Reading(leave_out_unreadable=True))]
+  assert [len(part.rows) for part in parts] == [4, 0] and parts[1].unreadable[0][0] == f"{path}:5"
+  with pytest.raises(DataError, match="broken JSON"):
+    list(slices([str(path)], Reading()))

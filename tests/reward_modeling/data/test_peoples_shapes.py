@@ -412,11 +412,18 @@ ANSWER_IN_STEPS = [("x", 1.0), ("y", 0.0)]
     {"problem": "Q", "solution": "x<extra_0>y<extra_0>", "step_labels": [1, 0]},
     {"prompt": "Q", "response": "x\n\ny", "labels": [True, False]},
     {"query": "Q", "answer": "x\n\ny\n", "labels": ["correct", "incorrect"]},
+    {"prompt": "Q", "steps": ["x", "y"], "labels": ["Desirable", "thumbs down"]},
   ],
 )
 def test_steps_in_one_text(read, row):
   (found,) = read(row).rows
   assert (said(found.prompt), list(zip(found.steps, found.labels, strict=True))) == ([("u", "Q")], ANSWER_IN_STEPS)
+
+
+@pytest.mark.parametrize("labels", [["yes", "no"], ["Positive", "negative"]])
+def test_a_step_label_that_answers_an_unknown_question_is_refused(read, labels):
+  with pytest.raises(DataError, match=f"`labels` holds {labels[0]}"):
+    read({"prompt": "Q", "steps": ["x", "y"], "labels": labels})
 
 
 RUSSIAN = "Сложим числа, без ошибки.\n\nОтвет: 5."

@@ -141,6 +141,9 @@ def test_a_winner_may_be_a_model_or_a_column(tmp_path):
 
 
 def test_neither_and_both_are_ties(tmp_path):
-  rows = [{"prompt": "p", "response_a": "x", "response_b": "y", "winner": word} for word in ("neither", "Both", "a")]
+  rows = [
+    {"prompt": "p", "response_a": "x", "response_b": "y", "winner": word}
+    for word in ("neither", "Both", "no_preference", "a")
+  ]
   records = load(str(write_jsonl(tmp_path / "rows.jsonl", rows)))
-  assert len(records.rows) == 1 and records.set_aside == {"tie": 2}
+  assert len(records.rows) == 1 and records.set_aside == {"tie": 3}

@@ -15,11 +15,9 @@ MAX_DEPTH = 64
 MAX_CELL = 4_000_000
 """Characters of a text that is parsed."""
 
-LISTS = frozenset(("answers", "summaries", "completions", "responses", "steps", "tools"))
-LISTS |= {"scores", "ranks", "rank", "correct", "labels", "step_labels", "ratings"}
+LISTS = "answers summaries completions responses steps tools scores ranks rank correct labels step_labels ratings"
+LISTS = frozenset(LISTS.split())
 """Columns of lists, also written as text."""
-
-
 _T = TypeVar("_T")
 
 
@@ -114,20 +112,19 @@ _FIRST_KEY = re.compile(r"""\s*"?\s*\{\s*\\?["'](?:role|content|from|value|messa
 _PAIRS = (("role", "content"), ("from", "value"))
 _KEYS = [[re.compile(rf"""["']{key}\\?["']\s*:""") for key in pair] for pair in _PAIRS]
 _OTHER_NAMES = {
-  "system": ("developer",),
-  "user": ("human", "prompter"),
-  "assistant": ("gpt", "model", "bot", "chatgpt", "chatbot", "ai", "function_call", "tool_call"),
-  "tool": ("function", "observation", "ipython", "tool_response"),
+  "system": "developer",
+  "user": "human prompter",
+  "assistant": "gpt model bot chatgpt chatbot ai function_call tool_call",
+  "tool": "function observation ipython tool_response",
 }
-ROLES = {name: role for role, others in _OTHER_NAMES.items() for name in (role, *others)}
+ROLES = {name: role for role, others in _OTHER_NAMES.items() for name in (role, *others.split())}
 _WHO = ("role", "from", "speaker", "author", "sender", "who", "type")
 _SAID = ("content", "value", "text", "said", "utterance", "message", "body", "parts")
-_TALKS = frozenset(
-  ["prompt", "messages", "conversations", "conversation", "dialogue", "history", "context", "question"]
-)
+_TALKS = "prompt messages conversations conversation dialogue history context question"
+_TALKS = LISTS.union(_TALKS.split())
 _UNSURE = ("type", "author")
 """In text elsewhere, objects that have these are what an answer says."""
-_EXCHANGES = tuple(map(frozenset, (("human", "assistant"), ("user", "assistant"), ("input", "output"))))
+_EXCHANGES = (("human", "assistant"), ("user", "assistant"), ("input", "output"))
 
 # Python as pandas and numpy print it: arrays without commas, array(...), dtype=..., nan. Strings are tokens of their own, so
 # that nothing inside them is changed.
@@ -146,9 +143,8 @@ def decoded(value, column: str) -> object:
   if isinstance(value, dict):
     return unnested(value)
   if isinstance(value, list):
-    return (column not in LISTS and _exchanges(value)) or [
-      decoded(item, "") if isinstance(item, str) else item for item in value
-    ]
+    items = [decoded(item, "") if isinstance(item, str) else item for item in value]
+    return (column not in LISTS and _exchanges(value)) or items
   opens = _OPENS.match(value) if isinstance(value, str) else None
   if not opens:
     return value
@@ -157,12 +153,7 @@ def decoded(value, column: str) -> object:
   if not (likely or objects_open or column in LISTS):
     return value
   found = clean(_parsed(value))
-  if (
-    not likely
-    and column not in _TALKS | LISTS
-    and are_messages(found)
-    and any(speech(one)[0] in _UNSURE for one in found)
-  ):
+  if not likely and column not in _TALKS and are_messages(found) and any(speech(one)[0] in _UNSURE for one in found):
     return value
   if isinstance(found, list) and (are_messages(found) or (column in LISTS and not likely)):
     return decoded(found, column)
@@ -225,14 +216,15 @@ def _listed(cell) -> bool:
 
 def _exchanges(value: list) -> list[Row] | None:
   """The messages of [{"human": "2+2?", "assistant": "4"}, ...]; the last answer may be missing."""
-  if not value or not all(isinstance(item, dict) and item.keys() in _EXCHANGES for item in value):
+  first = value[0].keys() if value and isinstance(value[0], dict) else ()
+  pair = next((pair for pair in _EXCHANGES if first == set(pair)), None)
+  if not pair or not all(isinstance(item, dict) and item.keys() == first for item in value):
     return None
-  asked, answered = sorted(value[0], key=("human", "user", "input", "assistant", "output").index)
-  found = [(role, item[name]) for item in value for role, name in (("user", asked), ("assistant", answered))]
-  found = found[: -1 if found[-1][1] in (None, "") else None]
-  if not all(isinstance(text, str) for _, text in found):
+  texts = [item[name] for item in value for name in pair]
+  texts = texts[:-1] if texts[-1] in (None, "") else texts
+  if not all(isinstance(text, str) for text in texts):
     return None
-  return [{"role": role, "content": text} for role, text in found]
+  return [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(texts)]
 
 
 def are_messages(value) -> bool:
@@ -242,11 +234,9 @@ def are_messages(value) -> bool:
 def _is_message(item) -> bool:
   if not isinstance(item, dict):
     return False
-  if "role" in item and "content" in item:
+  if "role" in item and not item.keys().isdisjoint(("content", "tool_calls", "function_call")):
     return True
   who, said = speech(item)
-  if who in item and who == "role" and not item.keys().isdisjoint(("content", "tool_calls", "function_call")):
-    return True
   return said in item and str(item.get(who)).lower() in ROLES
 
 

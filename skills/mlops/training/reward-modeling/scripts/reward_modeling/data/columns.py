@@ -13,17 +13,12 @@ from .writing import METADATA, is_read
 _STEP = re.compile(r"(?:\A|\.)([^.\[\]]+)|\[(-?\d*)\]")
 
 
-# fmt: off
+_BETTER = "chosen/rejected chosen/reject accepted/rejected preferred/dispreferred preferred/rejected better/worse"
 SAME = {
-    ("chosen", "rejected"): (
-        ("chosen", "rejected"), ("chosen", "reject"), ("accepted", "rejected"), ("preferred", "dispreferred"),
-        ("preferred", "rejected"), ("better", "worse"), ("best", "worst"), ("winning", "losing"),
-        ("positive", "negative"), ("good", "bad"),
-    ),
-    ("response_a", "response_b"): (("a", "b"),),
-  ("conversation_a", "conversation_b"): (("messages_a", "messages_b"), ("conv_a", "conv_b")),
+  ("chosen", "rejected"): f"{_BETTER} best/worst winning/losing positive/negative good/bad",
+  ("response_a", "response_b"): "a/b",
+  ("conversation_a", "conversation_b"): "messages_a/messages_b conv_a/conv_b",
 }
-# fmt: on
 """Alone or as in preferred_response, answer_a."""
 _HOLDS = "responses?|answers?|completions?|outputs?|texts?"
 _AFFIX = re.compile(rf"\A(?:(?:{_HOLDS})_(?P<last>\w+)|(?P<first>\w+?)_?(?:{_HOLDS}))\Z")
@@ -41,7 +36,7 @@ def same_columns(rows: list[Row]) -> dict[str, str]:
     if isinstance(value, (str, list, dict)):
       words.setdefault(_AFFIX.sub(r"\g<last>\g<first>", name.lower()), name)
   for wanted, pairs in SAME.items():
-    for pair in pairs if not first.keys() >= set(wanted) else ():
+    for pair in (one.split("/") for one in pairs.split() if not first.keys() >= set(wanted)):
       columns = {name: words.get(word, "") for name, word in zip(wanted, pair, strict=True)}
       free = first.keys().isdisjoint({"completions", "chosen", *wanted} - {*pair})
       if free and all(len(column) > 1 for column in columns.values()) and not COLUMN_NAMES.issuperset(columns.values()):
@@ -57,21 +52,17 @@ _NUMBERED = re.compile(
 )
 
 
-def _of_winner(name: str) -> bool:
-  return not set(WINNER.split()).isdisjoint(re.split(r"[^a-z]+", name.lower()))
-
-
 def answers_in_columns(head: list[Row], told: bool = False) -> tuple[dict[str, str], str]:
   """({answer_1: score_1 or "", ...}, scores or ranks), as spreadsheets have them; two answers must have scores and no winner, nor be told of."""
   names = dict.fromkeys(name for row in head for name in row)
   found: dict[str, dict[str, str]] = {}
-  for name, match in ((name, _NUMBERED.fullmatch(name)) for name in names):
-    if match:
-      found.setdefault(match[1].lower(), {})[match[2].lower()] = name
+  for match in filter(None, map(_NUMBERED.fullmatch, names)):
+    found.setdefault(match[1].lower(), {})[match[2].lower()] = match[0]
   kinds = {kind: found.pop(kind, {}) for kind in ("score", "rating", "reward", "rank")}
   kind = max(kinds, key=lambda kind: len(kinds[kind]))
   most = max(found.values(), key=len, default={})
-  two = not told and len(most) == len(kinds[kind]) == 2 and "0" not in most and not any(map(_of_winner, names))
+  words = re.findall(r"[a-z]+", " ".join(names).lower())
+  two = not told and len(most) == len(kinds[kind]) == 2 and "0" not in most and set(words).isdisjoint(WINNER.split())
   if (len(most) < 3 and not two) or not names.keys().isdisjoint(("completions", "chosen")):
     return {}, ""
   return {name: kinds[kind].get(place, "") for place, name in most.items()}, "ranks" if kind == "rank" else "scores"

@@ -56,13 +56,11 @@ def _text(content, column: str) -> str:
     raise RowError(f"`{column}` holds a message whose content is {type_of(content)} ({short(content)}), not text")
   texts = []
   for part in content:
-    fields = part if isinstance(part, dict) else {"text": part, "type": "text"}
-    if fields.get("type", "text") not in ("text", "input_text", "output_text") or not isinstance(
-      fields.get("text"), str
-    ):
-      kind = part.get("type") if isinstance(part, dict) else None
+    fields = part if isinstance(part, dict) else {"text": part}
+    kind, text = fields.get("type"), fields.get("text")
+    if kind not in (None, "text", "input_text", "output_text") or not isinstance(text, str):
       raise RowError(f"`{column}` holds content of type {kind or type_of(part)}: only text can be read")
-    texts.append(fields["text"])
+    texts.append(text)
   return "".join(texts)
 
 
@@ -122,9 +120,8 @@ def prompt_and_answers(row: Row, prompt: str, *names: str) -> tuple[list[Message
 
 
 def same(first: Message, second: Message) -> bool:
-  if first["role"] != second["role"] or first["content"].strip() != second["content"].strip():
-    return False
-  return len(first) == len(second) == 2 or first == second
+  alike = first["role"] == second["role"] and first["content"].strip() == second["content"].strip()
+  return alike and (len(first) == len(second) == 2 or first == second)
 
 
 def starts_with(conversation: list[Message], prefix: list[Message]) -> bool:

@@ -13,13 +13,7 @@ from ..errors import DataError
 from ..results import finite
 from ..terminal import warn
 from .cells import RowError, decoded, lists_in_cells, short, structure, turns, wrong_type
-from .columns import (
-  answers_in_columns,
-  check_columns,
-  in_one_list,
-  renamed,
-  same_columns,
-)
+from .columns import answers_in_columns, check_columns, in_one_list, renamed, same_columns
 from .entries import COMMON, Format, Numbered, Problems, Row, SetAsideError, key, meaning
 from .files import Table, suffix
 from .formats import (
@@ -149,10 +143,10 @@ def _decoded(table: Table, reading: Reading, problems: Problems) -> Numbered:
 
 
 def _format_of(table: Table, rows: list[Row], problems: Problems, reading: Reading) -> Format:
-  if not rows:
-    raise table.refused(problems, None if len(problems) == len(table.problems) else "fix --columns, or these rows")
   if reading.format:
     return named(reading.format)
+  if problems and not rows:
+    raise table.refused(problems, None if len(problems) == len(table.problems) else "fix --columns, or these rows")
   try:
     found = recognize(rows, table.name, reading.tiers)
   except DataError as error:
@@ -223,19 +217,18 @@ def _records(chosen: Format, row: Row, picked: Row, used: Iterable[str], origin:
   if missing:
     there = any(name in row for name in missing.split("|"))
     raise RowError(f"column `{missing.replace('|', '` or `')}` is {'null' if there else 'missing'}")
-  of_winner = chosen.winner.columns if chosen.winner else ()
-  labels = [name for name in used if name in of_winner or name in LABEL_NAMES or "score" in name]
+  known = LABEL_NAMES.union(chosen.winner.columns if chosen.winner else ())
+  labels = [name for name in used if name in known or "score" in name]
   shared = {
     "origin": origin,
     "metadata": finite(unwrapped_metadata({name: value for name, value in row.items() if name not in used})),
     "given": finite({name: row[name] for name in labels if name in row}),
     "id": finite(picked.get("id")),
   }
-  found = []
-  for record in chosen.records(picked):
-    tools = _tools(picked.get("tools") or record.tools)
-    found.append(replace(record, **shared, tools=tools, undecided=_undecided(chosen, row, record)))
-  return found
+  return [
+    replace(one, **shared, tools=_tools(picked.get("tools") or one.tools), undecided=_undecided(chosen, row, one))
+    for one in chosen.records(picked)
+  ]
 
 
 def _tools(value) -> list[dict] | None:
@@ -276,8 +269,8 @@ def _say_winners(name: str, chosen: Format, numbered: Numbered, picked: list[Row
     if value is not None:
       row["winner"] = means.get(key(side), short(value))
     if key(side) in means:
-      counts[short(key(value)), means[key(side)]] += 1
-  return {f"{value}={side}": count for (value, side), count in counts.items()}
+      counts[f"{short(key(value))}={means[key(side)]}"] += 1
+  return dict(counts)
 
 
 def _side_of(value: object, row: Row) -> object:
@@ -327,9 +320,8 @@ def _hint(chosen: Format, reading: Reading) -> str:
 
 def _refuse_lost_input(table: Table, chosen: Format, unused: list[str], made: list[Made], reading: Reading) -> None:
   for name in unused:
-    given = [(number, row.get(name), record) for number, row, record in made]
-    lost = [number for number, value, record in given if is_input(name, value) and not _already_there(value, record)]
-    if lost:
+    read = [(number, row.get(name), record) for number, row, record in made]
+    if lost := [number for number, value, record in read if is_input(name, value) and not _is_there(value, record)]:
       texts = all(isinstance(row.get(name), str | None) and "system" not in row for _, row, _ in made)
       way = f"read it as the system text with --columns system={name}, " * (texts and ["system"] in chosen.columns)
       way = "only text can be scored: " if "image" in name.lower() else f"{way}put it into the prompt yourself, or "
@@ -340,7 +332,7 @@ def _refuse_lost_input(table: Table, chosen: Format, unused: list[str], made: li
       )
 
 
-def _already_there(value, record: Record | None) -> bool:
+def _is_there(value, record: Record | None) -> bool:
   if value in (None, [], {}) or (isinstance(value, str) and not value.strip()):
     return True
   if record is None:
@@ -355,7 +347,5 @@ def _texts(value) -> Iterator[str]:
     inside = (item for name, item in value.items() if name not in ("role", "from"))
     value = [item for item in inside if isinstance(item, (str, list, dict))]
   if isinstance(value, list):
-    for item in value:
-      yield from _texts(item)
-  else:
-    yield value if isinstance(value, str) else repr(value)
+    return chain.from_iterable(map(_texts, value))
+  return iter([value if isinstance(value, str) else repr(value)])

@@ -25,28 +25,18 @@ def _called(letter: str, digit: str, ordinal: str, hand: str) -> list[str]:
   return [letter, ordinal, hand, *(form.format(noun) for noun in _NOUNS for form in forms)]
 
 
-WINNER_WORDS = {
-  name.replace(" ", gap): side
-  for side, names in (("a", _called("a", "1", "first", "left")), ("b", _called("b", "2", "second", "right")))
-  for name in names
-  for gap in " _"
-} | {
-  **dict.fromkeys(("a>b", "a>>b", "b<a"), "a"),
-  **dict.fromkeys(("b>a", "b>>a", "a<b"), "b"),
-  **dict.fromkeys(
-    ("tie", "tie inconsistent", "tie bothbad", "tie both bad", "bothbad", "both_bad", "a=b", "b=a"), "tie"
-  ),
-  **dict.fromkeys(("both", "both bad", "both good", "draw", "equal", "neither", "no preference", "same"), "tie"),
+_TIES = "tie|tie inconsistent|tie bothbad|tie both bad|bothbad|a=b|b=a|both|both bad|both good|draw|equal|neither"
+_SIDES = {
+  "a": [*_called("a", "1", "first", "left"), "a>b", "a>>b", "b<a"],
+  "b": [*_called("b", "2", "second", "right"), "b>a", "b>>a", "a<b"],
+  "tie": [*_TIES.split("|"), "no preference", "same"],
 }
+WINNER_WORDS = {name.replace(" ", gap): side for side, names in _SIDES.items() for name in names for gap in " _"}
 _AROUND = re.compile(
   r"\b(is|are|was|wins|won|better|preferred|much|far|a lot|a (little )?bit|slightly|somewhat|moderately|significantly|"
   r"considerably|clearly|strongly|marginally|about|the|answers|responses)\b|(?!^[-+!~])[^\w<>=]+"
 )
-
-
-def _side(value: str) -> str | None:
-  """Of "response 2 is slightly better", "significantly better: a", "tie (bothbad)"."""
-  return WINNER_WORDS.get(value) or WINNER_WORDS.get(" ".join(_AROUND.sub(" ", value).split()))
+"""In "response 2 is slightly better", "significantly better: a", "tie (bothbad)"."""
 
 
 _PKU_SAFERLHF = {"0": "response_0", "1": "response_1"}
@@ -69,15 +59,19 @@ def key(value) -> str:
 
 
 _WORDS = (
-  "true 1 yes good positive desirable chosen correct up thumbs_up 👍",
-  "false 0 -1 no bad negative undesirable rejected incorrect down thumbs_down 👎",
+  "true 1 yes good positive desirable chosen correct right + up thumbs_up 👍",
+  "false 0 -1 no bad negative undesirable rejected incorrect wrong - down thumbs_down 👎",
 )
 DESIRABLE = {word: 1.0 - place for place, words in enumerate(_WORDS) for word in words.split()}
 
+VAGUE = ("yes", "no", "positive", "negative")
+"""Of what nobody knows: is it good, or is it toxic?"""
 
-def desirable(value) -> float | None:
-  """1 or 0 of a word as thumbs up."""
-  return DESIRABLE.get(key(value).replace(" ", "_"))
+
+def desirable(value, unclear: Sequence[str] = ()) -> float | None:
+  """1 or 0 of a word as thumbs up, but for those that are unclear here."""
+  word = key(value).replace(" ", "_")
+  return None if word in unclear else DESIRABLE.get(word)
 
 
 @dataclass(frozen=True)
@@ -97,16 +91,11 @@ class Winner:
       return ", ".join(map(short, values))
 
 
-def _is_bare(value: str) -> bool:
-  """A number, whose meaning is never guessed: 1 is the first answer in SHP, the second in PKU-SafeRLHF."""
+def _number_of(value: str) -> float | None:
+  """Of a number, whose meaning is never guessed: 1 is the first answer in SHP, the second in PKU-SafeRLHF."""
   with contextlib.suppress(ValueError):
-    float(value)
-    return True
-  return value in ("true", "false")
-
-
-def _value(bare: str) -> float:
-  return float({"true": 1, "false": 0}.get(bare, bare))
+    return float({"true": 1, "false": 0}.get(value, value))
+  return None
 
 
 def meaning(
@@ -126,11 +115,13 @@ def meaning(
         where=where,
         hint="read this file without --winner_values, or, if it is another data set, name its columns with --columns",
       )
-  means = (known or {value: side for value in counts if (side := _side(value))}) | (given or {})
+  plain = {value: " ".join(_AROUND.sub(" ", value).split()) for value in counts}
+  words = {value: WINNER_WORDS[name] for value, name in plain.items() if name in WINNER_WORDS}
+  means = (known or words) | (given or {})
   if given is None and not known:
     means |= _of_columns(columns)
   closed = given is not None or known
-  unsaid = [value for value in counts if value not in means and (closed or _is_bare(value))]
+  unsaid = [value for value in counts if value not in means and (closed or _number_of(value) is not None)]
   if unsaid:
     where = f"{where}:{next(number for number, value in winners if key(value) in unsaid)}"
     raise _unsaid(counts, unsaid[0], chosen, given, where)
@@ -160,17 +151,16 @@ def _unsaid(counts: Counter[str], unsaid: str, chosen: "Format", given: dict[str
     what = f"`winner` is {unsaid[:40]}, which --winner_values {said} does not say; the values are {seen}"
     hint = f"add it, as in --winner_values {said.replace(', ', ',')},{unsaid}=tie, or remove these rows"
   else:
-    ordered = sorted(filter(_is_bare, counts), key=_value, reverse=True)
-    middle = (_value(ordered[0]) + _value(ordered[-1])) / 2
-    sides = ["tie" if _value(one) == middle and ordered[1:] else "ab"[_value(one) < middle] for one in ordered]
+    numbers = {value: number for value in counts if (number := _number_of(value)) is not None}
+    ordered = sorted(numbers, key=numbers.get, reverse=True)
+    middle = (numbers[ordered[0]] + numbers[ordered[-1]]) / 2
+    sides = ["tie" if numbers[one] == middle and ordered[1:] else "ab"[numbers[one] < middle] for one in ordered]
     swapped = [{"a": "b", "b": "a"}.get(side, side) for side in sides]
     one, other = (",".join(map("=".join, zip(ordered, names, strict=True))) for names in (sides, swapped))
     what = f"`winner` holds numbers, which do not say which answer is better: {seen}"
     hint = f"say what they mean: --winner_values {one}, or {other}"
     if len(ordered) > 12:
-      hint = (
-        "these are too many to name: write the winner into a column, or the answers into `completions` and `scores`"
-      )
+      hint = "these are too many to name: write the winner into a column, or answers into `completions` and `scores`"
     hint += "; to score without labels, --columns winner="
   return DataError(what, where=where, hint=hint)
 
@@ -182,7 +172,7 @@ def said(counts: dict[str, int]) -> str:
 
 
 PAIR = ("chosen", "rejected")
-MARGINS = ("margin", "weight", "score_chosen|chosen_score", "score_rejected|rejected_score")
+MARGINS = "margin weight score_chosen|chosen_score score_rejected|rejected_score"
 COMMON = ("id", "tools")
 LARGEST = (2 - 2**-23) * 2.0**127
 """In fp32."""
@@ -260,16 +250,18 @@ def are_texts(*names: str) -> Callable[[Row], bool]:
 def entry(
   table: dict[str, Format],
   description: str,
-  needs: tuple[str, ...],
+  needs: str,
   example: Row,
   matches: Callable[[Row], bool] = always,
-  optional: tuple[str, ...] = ("system",),
+  optional: str = "system",
   **more,
 ) -> Callable[[Callable[[Row], Record]], Callable[[Row], Record]]:
+  """needs, optional: names of columns, with spaces between."""
 
   def add(convert: Callable[[Row], Record]) -> Callable[[Row], Record]:
     name = convert.__name__
-    table[name] = Format(name, description, needs, optional, example, matches, convert, **more)
+    names = tuple(needs.split()), tuple(optional.split())
+    table[name] = Format(name, description, *names, example, matches, convert, **more)
     return convert
 
   return add

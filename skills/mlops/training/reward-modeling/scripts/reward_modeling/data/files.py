@@ -10,7 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import accumulate, chain, count, islice
+from itertools import accumulate, chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, AnyStr, BinaryIO
 
@@ -146,12 +146,11 @@ def _are_split(names, rows: list) -> bool:
 def _columns(found: Row) -> list[Row] | None:
   values = list(found.values())
   if all(isinstance(value, dict) for value in values):
-    alike = len(values) > 1 and len(values[0]) > 1 and all(value.keys() == values[0].keys() for value in values)
-    if all(map(str.isdecimal, found)) or (
-      alike and not are_messages(values) and not str(*list(values[0])[:1]).isdecimal()
-    ):
+    first = list(values[0]) if values else []
+    alike = len(values) > 1 and len(first) > 1 and all(value.keys() == values[0].keys() for value in values)
+    if all(map(str.isdecimal, found)) or (alike and not are_messages(values) and not first[0].isdecimal()):
       return values  # pandas, orient="index"
-    if any(list(value) != list(values[0]) or not all(map(str.isdecimal, value)) for value in values):
+    if any(list(value) != first or not all(map(str.isdecimal, value)) for value in values):
       return None
     values = [list(value.values()) for value in values]
   if len(values) < 2 or not all(isinstance(value, list) and value and not are_messages(value) for value in values):
@@ -274,14 +273,14 @@ def _csv(path: Path, size: int | None) -> Iterator[Table]:
     text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
     lines = _line_by_line(path, text.readline)
     lines = lines if size else _bounded(lines, file, path)
-    start = list(islice(lines, 1))
-    excel = re.fullmatch(r"sep=(.)\s*", "".join(start))
-    start = list(islice(lines, 1)) if excel else start
-    outside = re.sub(r'"(?:[^"]|"")*"?', "", "".join(start))
+    start = next(lines, "")
+    excel = re.fullmatch(r"sep=(.)\s*", start)
+    start = next(lines, "") if excel else start
+    outside = re.sub(r'"(?:[^"]|"")*"?', "", start)
     signs = "\t,;|" if suffix(path) == ".tsv" else ",\t;|"
     delimiter = excel[1] if excel else next((sign for sign in signs if sign in outside), ",")
     spaced = f"{delimiter} " in outside
-    reader = csv.reader(chain(start, lines), delimiter=delimiter, strict=True, skipinitialspace=spaced)
+    reader = csv.reader(chain([start], lines), delimiter=delimiter, strict=True, skipinitialspace=spaced)
     try:
       header = next(filter(None, reader), None)
       if header is None:

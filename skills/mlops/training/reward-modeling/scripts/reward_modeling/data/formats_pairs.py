@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from .cells import RowError, are_messages, expect, short, structure, turns, wrong_type
+from .cells import RowError, are_messages, expect, objects, short, structure, turns, wrong_type
 from .conversations import (
   Message,
   answer_of,
@@ -19,25 +19,12 @@ from .conversations import (
   transcript_of,
   with_system,
 )
-from .entries import (
-  BAD,
-  GOOD,
-  MARGINS,
-  PAIR,
-  USER,
-  Format,
-  Row,
-  Winner,
-  are_lists,
-  are_texts,
-  entry,
-  margin_and_weight,
-)
+from .entries import BAD, GOOD, MARGINS, PAIR, USER, Format, Row, Winner, are_lists, are_texts, entry, margin_and_weight
 from .records import Comparison, Ranking
 
 PairColumns = Comparison | Ranking
 PAIRS: dict[str, Format] = {}
-_WITH_MARGINS = ("system", *MARGINS)
+_WITH_MARGINS = f"system {MARGINS}"
 _pairs = partial(entry, PAIRS, optional=_WITH_MARGINS)
 PROMPT_NAMES = "question|query|problem|context|messages|conversation|dialogue|history"
 _HUMAN = "\n\nHuman: 2+2?\n\nAssistant:"
@@ -72,11 +59,8 @@ def _apart(prompt: list[Message], *sides: list[Message]) -> tuple[list[Message],
 
 
 def are_answers(value) -> bool:
-  return (
-    isinstance(value, list)
-    and bool(value)
-    and all(isinstance(i, (str, list)) or held_answer(i) is not None for i in value)
-  )
+  given = value if isinstance(value, list) else []
+  return bool(given) and all(isinstance(one, (str, list)) or held_answer(one) is not None for one in given)
 
 
 def _answers(value, column: str, prompt: list[Message]) -> list[list[Message]]:
@@ -90,19 +74,19 @@ def columns(
   table: dict[str, Format],
   name: str,
   description: str,
-  names: tuple[str, str, str],
+  needs: str,
   *,
   winner: Winner | None = None,
-  labels: tuple[str, ...] = (),
+  labels: str = "",
   example: Row | None = None,
-  optional: tuple[str, ...] = ("system",),
+  optional: str = "system",
   prepare: Callable[[Row], Row] = lambda row: row,
   margin: Callable[[Row], float] | None = None,
   **more,
 ) -> None:
   """An entry for rows of a prompt and two answers, without a winner the better one first. labels: more columns that it needs, if not the winner's."""
-  needs = names + (labels or (winner.columns if winner else ()))
-  names = tuple(name.partition("|")[0] for name in names)
+  names = [name.partition("|")[0] for name in needs.split()]
+  needs = " ".join([needs, labels or " ".join(winner.columns if winner else ())])
   shown = ("2+2?", "5", "4") if winner else ("2+2?", "4", "5")
 
   def convert(row: Row) -> PairColumns:
@@ -123,10 +107,10 @@ def unanswered(transcript: list[Message]) -> list[Message]:
 
 @_pairs(
   "Human:/Assistant: dialogues (Anthropic HH), whole on both sides or with a prompt",
-  PAIR,
+  "chosen rejected",
   {"chosen": f"{_HUMAN} 4", "rejected": f"{_HUMAN} 5"},
   lambda row: is_transcript(row.get("prompt", row["chosen"])),
-  optional=("prompt", *MARGINS),
+  optional=f"prompt {MARGINS}",
 )
 def transcript(row: Row) -> PairColumns:
   if "prompt" not in row:
@@ -138,7 +122,7 @@ def transcript(row: Row) -> PairColumns:
   answers = [transcript_of(row[name], name) for name in PAIR]
   if not all(starts_with(answer, prompt) for answer in answers):
     raise RowError("`chosen` and `rejected` are whole transcripts that do not begin with `prompt`")
-  return comparison(row, prompt, *(answer[len(prompt) :] for answer in answers))
+  return comparison(row, prompt, *answers)
 
 
 def _repeats_prompt(prompt, text) -> bool:
@@ -150,7 +134,7 @@ def _repeats_prompt(prompt, text) -> bool:
 
 @_pairs(
   "texts in which both answers repeat the prompt",
-  ("prompt", *PAIR),
+  "prompt chosen rejected",
   {"prompt": "2+2 is", "chosen": "2+2 is 4", "rejected": "2+2 is 5"},
   lambda row: all(_repeats_prompt(row["prompt"], row[name]) for name in PAIR),
 )
@@ -165,7 +149,7 @@ def concatenated(row: Row) -> PairColumns:
 @_pairs(
   "a prompt and two answers, each as text, messages or a list of answers (RewardBench 2, RM-Bench: all pairs); messages "
   "that repeat the prompt are cut",
-  ("prompt", *PAIR),
+  "prompt chosen rejected",
   {"prompt": USER, "chosen": GOOD, "rejected": BAD},
 )
 def explicit(row: Row) -> PairColumns:
@@ -179,17 +163,12 @@ def _from(speaker: str, value: str) -> Row:
   return {"from": speaker, "value": value}
 
 
-def _has_from(value) -> bool:
-  found = value[0] if isinstance(value, list) and value else None
-  return isinstance(found, dict) and "from" in found
-
-
 @_pairs(
   "from/value messages; the prompt in `conversations` (LLaMA-Factory) or shared by both sides",
-  PAIR,
+  "chosen rejected",
   {"conversations": [_from("human", "2+2?")], "chosen": _from("gpt", "4"), "rejected": _from("gpt", "5")},
-  lambda row: "conversations" in row or all(_has_from(row[name]) for name in PAIR),
-  optional=("conversations", *_WITH_MARGINS),
+  lambda row: "conversations" in row or all("from" in (objects(row[name]) or [{}])[0] for name in PAIR),
+  optional=f"conversations {_WITH_MARGINS}",
 )
 def sharegpt(row: Row) -> PairColumns:
   if "conversations" not in row:
@@ -216,16 +195,16 @@ columns(
   PAIRS,
   "alpaca",
   "an instruction with an optional input below it, and two answers",
-  ("instruction", *PAIR),
+  "instruction chosen rejected",
   example={"input": "2+2"},
-  optional=("input", "history", *_WITH_MARGINS),
+  optional=f"input history {_WITH_MARGINS}",
   prepare=instructed,
 )
 columns(
   PAIRS,
   "axolotl",
   "an input and two answers (axolotl bradley_terry.chat_template)",
-  ("input", *PAIR),
+  "input chosen rejected",
   example={"system": "Be brief."},
   optional=_WITH_MARGINS,
 )
@@ -233,7 +212,7 @@ columns(
 
 @_pairs(
   "a question, query, context or the messages so far, and two answers (Intel Orca pairs)",
-  (PROMPT_NAMES, *PAIR),
+  f"{PROMPT_NAMES} chosen rejected",
   {"system": "Be brief.", "question": "2+2?", "chosen": "4", "rejected": "5"},
   lambda row: isinstance(row["question"], (str, list)),
 )
@@ -243,7 +222,7 @@ def question(row: Row) -> PairColumns:
 
 @_pairs(
   "two conversations as messages; what they share from the start is the prompt",
-  PAIR,
+  "chosen rejected",
   {"chosen": USER + GOOD, "rejected": USER + BAD},
   are_lists(*PAIR),
 )
@@ -254,7 +233,7 @@ def implicit(row: Row) -> PairColumns:
 
 @_pairs(
   "two texts that begin alike; the prompt is what they share, up to its last line break or space",
-  PAIR,
+  "chosen rejected",
   {"chosen": "2+2 is 4", "rejected": "2+2 is 5"},
   are_texts(*PAIR),
   optional=MARGINS,
@@ -267,38 +246,34 @@ def text(row: Row) -> PairColumns:
   return comparison(row, prompt_of({"prompt": prompt}), *answers)
 
 
-def by_winner(
-  row: Row, prompt: list[Message], answers: list[list[Message]], margin: float | None = None
-) -> PairColumns:
+def by_winner(row: Row, prompt: list[Message], sides: list[list[Message]], margin: float | None = None) -> PairColumns:
   """A pair; of a tie and without a label a ranking."""
   winner = row.get("winner")
   if winner in (None, "tie"):
-    return Ranking(prompt, answers, None if winner is None else [0.0, 0.0], margin=margin)
+    return Ranking(prompt, sides, None if winner is None else [0.0, 0.0], margin=margin)
   if winner not in ("a", "b"):
-    what = "expected a, b, tie, model_a or model_b, or a name in the columns of these"
-    raise RowError(
-      f"`winner` is {short(winner)}: {what}; say it with --winner_values '{short(winner)}=tie', or =a or =b"
-    )
+    what = f"`winner` is {short(winner)}: expected a, b, tie, model_a or model_b, or a name in the columns of these"
+    raise RowError(f"{what}; say it with --winner_values '{short(winner)}=tie', or =a or =b")
   second = winner == "b"
-  return Comparison(prompt, *(answers[::-1] if second else answers), margin=margin, rejected_first=second)
+  return Comparison(prompt, *(sides[::-1] if second else sides), margin=margin, rejected_first=second)
 
 
 columns(
   PAIRS,
   "pairwise",
   "a prompt, answers a and b, and which won",
-  (f"prompt|instruction|input|{PROMPT_NAMES}", "response_a", "response_b"),
+  f"prompt|instruction|input|{PROMPT_NAMES} response_a response_b",
   winner=Winner(),
-  labels=("winner|preference|preferred|choice|better|chosen",),
+  labels="winner|preference|preferred|choice|better|chosen",
   example={"winner": "model_b"},
 )
 
 
 @_pairs(
   "conversations a and b, and which won (Chatbot Arena)",
-  ("conversation_a", "conversation_b", "winner"),
+  "conversation_a conversation_b winner",
   {"conversation_a": USER + GOOD, "conversation_b": USER + BAD, "winner": "model_a"},
-  optional=(),
+  optional="",
   winner=Winner(),
 )
 def arena(row: Row, turn: int | None = None) -> PairColumns:

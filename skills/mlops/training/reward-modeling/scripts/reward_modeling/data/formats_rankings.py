@@ -80,10 +80,10 @@ def _numbered(row: Row, column: str, sign: float = 1) -> Ranking:
 
 @_rankings(
   "a prompt and any number of completions with scores, higher is better, or true and false (or up and down) in `correct`",
-  (_PROMPT, "completions|responses|answers", "scores|correct"),
+  f"{_PROMPT} completions|responses|answers scores|correct",
   {"prompt": "2+2?", "completions": ["4", "5", "four"], "scores": [1.0, 0.0, 1.0]},
   are_lists("completions", "scores"),
-  optional=("system", "margin", "weight", "ratings"),
+  optional="system margin weight ratings",
 )
 def ranking(row: Row) -> Ranking:
   margin, weight = entries.margin_and_weight(row)
@@ -97,9 +97,8 @@ HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity
 
 def _within(value: float | None, name: str, lowest: float, highest: float, whose: str) -> float | None:
   if value is not None and not lowest <= value <= highest:
-    raise RowError(
-      f"`{name}` is {value:g}: {whose} rates from {lowest} to {highest} (another scale goes into an object `ratings`)"
-    )
+    what = f"`{name}` is {value:g}: {whose} rates from {lowest} to {highest}"
+    raise RowError(f"{what} (another scale goes into an object `ratings`)")
   return value
 
 
@@ -121,16 +120,16 @@ def _all_ratings(row: Row) -> list[dict[str, float | None]]:
   return [ratings or {"score": None}]
 
 
-_RATINGS = ("ratings", "score|rating", *HELPSTEER)
+_RATINGS = f"ratings score|rating {' '.join(HELPSTEER)}"
 
 
 @_rankings(
   "a prompt and one completion with a score, or with numbers for attributes in an object `ratings` or in HelpSteer's columns; "
   "also completions with a list of such objects",
-  ("prompt", "completion|response|completions|responses"),
+  "prompt completion|response|completions|responses",
   {"prompt": "2+2?", "completion": "4", "ratings": {"helpfulness": 4, "verbosity": None}},
   _is_rated,
-  optional=("system", *_RATINGS),
+  optional=f"system {_RATINGS}",
 )
 def rated(row: Row) -> Ranking:
   given = row["completion"]
@@ -142,10 +141,10 @@ def rated(row: Row) -> Ranking:
 
 @_rankings(
   "a conversation whose last message, the assistant's, is rated as in `rated`",
-  ("messages|conversations",),
+  "messages|conversations",
   {"messages": USER + GOOD, "score": 4},
   lambda row: _is_rated(row) and not _is_open(row) and not isinstance(structure(row.get("ratings")), list),
-  optional=("system", *_RATINGS),
+  optional=f"system {_RATINGS}",
 )
 def rated_conversation(row: Row) -> Ranking:
   prompt, answer = answered(row, "there is nothing that is rated")
@@ -154,7 +153,7 @@ def rated_conversation(row: Row) -> Ranking:
 
 @_rankings(
   "a prompt and completions, the best first; only where --format names it",
-  (_PROMPT, "completions|responses|answers"),
+  f"{_PROMPT} completions|responses|answers",
   {"prompt": "2+2?", "completions": ["4", "four", "5"]},
   entries.never,
 )
@@ -165,7 +164,7 @@ def best_first(row: Row) -> Ranking:
 
 @_rankings(
   "a prompt and completions with ranks, 1 is best",
-  (_PROMPT, "completions|responses|answers", "ranks|rank"),
+  f"{_PROMPT} completions|responses|answers ranks|rank",
   {"prompt": "2+2?", "completions": ["4", "5", "four"], "ranks": [1, 3, 2]},
   are_lists("completions", "ranks"),
 )
@@ -175,7 +174,7 @@ def ranks(row: Row) -> Ranking:
 
 @_unlabeled(
   "a prompt and any number of completions, to be scored",
-  ("prompt", "completions|responses"),
+  "prompt completions|responses",
   {"prompt": "2+2?", "completions": ["4", "5"]},
   are_lists("completions"),
 )
@@ -188,7 +187,7 @@ def completions(row: Row) -> Ranking:
 
 @_unlabeled(
   "a prompt and answers a and b, to be scored",
-  ("prompt", "response_a", "response_b"),
+  "prompt response_a response_b",
   {"prompt": "2+2?", "response_a": "5", "response_b": "4"},
 )
 def pair(row: Row) -> Ranking:
@@ -197,7 +196,7 @@ def pair(row: Row) -> Ranking:
 
 @_unlabeled(
   "a prompt and an answer in steps, each of which is to be scored",
-  ("prompt|problem", "steps"),
+  "prompt|problem steps",
   {"prompt": "2+2+2?", "steps": ["2+2=4", "4+2=6"]},
   are_lists("steps"),
 )
@@ -206,9 +205,7 @@ def steps(row: Row) -> Solution:
 
 
 @_unlabeled(
-  "a prompt and one completion, to be scored",
-  ("prompt", "completion|response"),
-  {"prompt": "2+2?", "completion": "4"},
+  "a prompt and one completion, to be scored", "prompt completion|response", {"prompt": "2+2?", "completion": "4"}
 )
 def completion(row: Row) -> Ranking:
   return Ranking(*prompt_and_answers(row, "prompt", "completion"))
@@ -216,7 +213,7 @@ def completion(row: Row) -> Ranking:
 
 @_unlabeled(
   "a conversation whose last message, the assistant's, is to be scored",
-  ("messages|conversations",),
+  "messages|conversations",
   {"messages": USER + GOOD},
 )
 def conversation(row: Row) -> Ranking:
@@ -231,7 +228,8 @@ def answered(row: Row, otherwise: str) -> tuple[list[Message], list[Message]]:
   return whole[:-1], whole[-1:]
 
 
-def _to_be_answered(asked: list[Message], column: str) -> Ranking:
+def _to_be_answered(row: Row, column: str) -> Ranking:
+  asked = prompt_of(row, column)
   if asked and asked[-1]["role"] == "assistant":
     raise RowError(f"`{column}` ends with an assistant message: there is nothing to answer")
   if not any(message["content"].strip() for message in asked):
@@ -239,9 +237,9 @@ def _to_be_answered(asked: list[Message], column: str) -> Ranking:
   return Ranking(asked, [])
 
 
-@_open("a prompt alone, to be answered by a policy", ("prompt|question|query",), {"prompt": "2+2?"})
+@_open("a prompt alone, to be answered by a policy", "prompt|question|query", {"prompt": "2+2?"})
 def prompt(row: Row) -> Ranking:
-  return _to_be_answered(prompt_of(row), "prompt")
+  return _to_be_answered(row, "prompt")
 
 
 def _is_open(row: Row) -> bool:
@@ -251,12 +249,12 @@ def _is_open(row: Row) -> bool:
 
 @_open(
   "a conversation that ends with the user, to be answered by a policy",
-  ("messages|conversations",),
+  "messages|conversations",
   {"messages": USER},
   _is_open,
 )
 def open_conversation(row: Row) -> Ranking:
-  return _to_be_answered(prompt_of(row, "messages"), "messages")
+  return _to_be_answered(row, "messages")
 
 
 def _hold(column: str, *names: str):
@@ -292,7 +290,7 @@ def _by_rank(row: Row, prompt: list[Message], column: str, text: str) -> Ranking
 
 @_ranked(
   "Nectar: a transcript and answers with ranks, 1 is best",
-  ("prompt", "answers"),
+  "prompt answers",
   {"prompt": "\n\nHuman: 2+2?\n\nAssistant: ", "answers": [{"answer": "5", "rank": 2}, {"answer": "4", "rank": 1}]},
   _hold("answers", "answer", "rank"),
 )
@@ -303,7 +301,7 @@ def nectar(row: Row) -> Ranking:
 
 @_ranked(
   "NeMo-RL: a context and completions with ranks, 0 is best",
-  ("context|prompt", "completions"),
+  "context|prompt completions",
   {"context": USER, "completions": [{"rank": 1, "completion": BAD}, {"rank": 0, "completion": GOOD}]},
   _hold("completions", "completion", "rank"),
 )
@@ -313,7 +311,7 @@ def nemo_rl(row: Row) -> Ranking:
 
 @_ranked(
   "UltraFeedback: completions with an overall score, or where one is missing the mean of their ratings",
-  ("instruction|prompt", "completions"),
+  "instruction|prompt completions",
   {
     "instruction": "2+2?",
     "completions": [{"response": "5", "overall_score": 2}, {"response": "4", "overall_score": 9}],
@@ -404,13 +402,13 @@ def _rows_of_tree(row: Row) -> list[Row]:
 
 @_ranked(
   "trees of OASST: each message of a prompter with the assistant's replies; rank 0 is best",
-  ("prompt",),
+  "prompt",
   {
     "prompt": {"text": "2+2?", "role": "prompter"}
     | {"replies": [{"text": str(5 - rank), "role": "assistant", "rank": 1 - rank} for rank in (0, 1)]}
   },
   lambda row: isinstance(root := structure(row["prompt"]), dict) and {"text", "role", "replies"} <= root.keys(),
-  optional=(),
+  optional="",
   expand=partial(_each, rows_of=_rows_of_tree),
 )
 def oasst_trees(row: Row) -> Ranking:
@@ -452,10 +450,10 @@ def _path(row: Row, nodes: dict[object, tuple[int, Row]]) -> list[Message]:
 
 @_ranked(
   "messages of OASST, one a row, with the id of the message that they answer; rank 0 is best",
-  ("message_id", "parent_id", "text", "role", "rank"),
+  "message_id parent_id text role rank",
   {"message_id": "q", "parent_id": None, "text": "2+2?", "role": "prompter", "rank": None},
   lambda row: str(row.get("role")) in _SPEAKERS,
-  optional=(),
+  optional="",
   expand=_flat,
   one_piece=True,
 )

@@ -6,12 +6,12 @@ from itertools import pairwise
 
 from .cells import RowError, decoded, expect, short, structure, wrong_type
 from .conversations import messages_of, prompt_of, spoken, with_system
-from .entries import Format, Row, SetAsideError, are_lists, are_texts, entry, key, never, one_each
+from .entries import VAGUE, Format, Row, SetAsideError, are_lists, are_texts, desirable, entry, key, never, one_each
 from .records import Solution
 
 STEPS: dict[str, Format] = {}
 PUBLISHED_STEPS: dict[str, Format] = {}
-_steps, _published = partial(entry, STEPS), partial(entry, PUBLISHED_STEPS, optional=())
+_steps, _published = partial(entry, STEPS), partial(entry, PUBLISHED_STEPS, optional="")
 
 ZERO_RATED = {"good": 1.0, "bad": 0.0, "ignore": None}
 """What a step rated 0, neither right nor wrong, is taken for."""
@@ -22,9 +22,8 @@ _TAG = f"(?<![Ѐ-ӿ]){STEP_TAG}(?![Ѐ-ӿ])"
 _TAGGED_TEXT = re.compile(rf"{_TAG}\s*$|<extra_0>", re.MULTILINE)
 _FIRST_STEP = re.compile(r"(?:#+ *|\*\*)?\bstep *1\b *[:.)]", re.IGNORECASE)
 MARKS = {"+": 1.0, "-": 0.0}
-_WORDS = dict.fromkeys(("right", "correct", "good", "1", "+", "true"), 1.0)
-_WORDS |= dict.fromkeys(("wrong", "incorrect", "bad", "0", "-", "false"), 0.0) | {"-1": -1}
-_WRONG_SUM = {"prompt": "2+2+2?", "completions": ["2+2=4", "4+2=7"]}
+_SUM, _WRONG = "2+2+2?", ["2+2=4", "4+2=7"]
+_WRONG_SUM = {"prompt": _SUM, "completions": _WRONG}
 _BEN = ("Steps", "First_Error_Step", "Correctness")
 _BEN_STEPS, _BEN_ERROR, _BEN_VERDICT = (f"Model_Solution_{name}" for name in _BEN)
 _TAGGED = "2+2+2? Step 1: 2+2=4 {}\nStep 2: 4+2=7 {}"
@@ -48,7 +47,8 @@ def _is_share(label) -> bool:
 
 
 def _by_word(label):
-  return _WORDS.get(label.strip().lower(), label) if isinstance(label, str) else label
+  said = desirable(label, VAGUE) if isinstance(label, str) else None
+  return label if said is None else -1 if key(label) == "-1" else said
 
 
 def _labels(row: Row, steps: list[str]) -> list[float | None]:
@@ -84,7 +84,7 @@ def _rated_too(rows: list[Row]) -> str | None:
 @_steps(
   "a prompt and steps with one label each, or up to the first error (TRL, axolotl): true or false, 0 or 1, -1 or 1, + or -, "
   "probabilities, null for no label",
-  ("prompt|question|problem", "completions|steps", "labels|step_labels"),
+  "prompt|question|problem completions|steps labels|step_labels",
   _WRONG_SUM | {"labels": [True, False]},
   are_lists("completions", "labels"),
   ask=_rated_too,
@@ -111,7 +111,7 @@ def _rated(rating, place: int, row: Row) -> float | None:
 
 @_steps(
   "a prompt and steps rated -1, 0 or 1; what 0 means is said with --neutral",
-  ("prompt|question|problem", "completions|steps", "ratings"),
+  "prompt|question|problem completions|steps ratings",
   _WRONG_SUM | {"ratings": [1, -1]},
   are_lists("completions", "ratings"),
 )
@@ -124,13 +124,13 @@ def ratings(row: Row) -> Solution:
 @_published(
   "PRM800K: the solution that its labeler followed, then each rated alternative of a step after the steps before it, "
   "without their labels; what 0 means is said with --neutral",
-  ("question", "label"),
+  "question label",
   {
-    "question": {"problem": "2+2+2?"},
+    "question": {"problem": _SUM},
     "label": {"steps": [{"completions": [{"text": "2+2=4", "rating": 1}], "chosen_completion": 0}]},
   },
   lambda row: all(isinstance(structure(row[name]), dict) for name in ("question", "label")) and "steps" in row["label"],
-  optional=("is_quality_control_question", "is_initial_screening_question"),
+  optional="is_quality_control_question is_initial_screening_question",
 )
 def prm800k(row: Row) -> list[Solution]:
   """Every rating labels one step of one solution. Raises SetAsideError for rows that checked the labelers."""
@@ -203,7 +203,7 @@ def _before_tags(row: Row) -> list[str]:
 
 @_published(
   "a problem and steps in one text, a tag after each, and a list with +, -, true, false or a probability for each (OpenRLHF, ER-PRM)",
-  ("input|text", "labels|value|label"),
+  "input|text labels|value|label",
   {"input": _TAGGED.format(STEP_TAG, STEP_TAG), "labels": ["+", "-"]},
   lambda row: are_texts("input")(row) and re.search(_TAG, row["input"]) and _is_list(row["labels"]),
 )
@@ -234,10 +234,10 @@ def _is_labeled(row: Row) -> bool:
 
 @_published(
   "a problem, an answer whose steps end with a tag (ки, <extra_0>), and a list with a label for each",
-  (_PROBLEM, _ANSWER, _EACH + "|value"),
-  {"question": "2+2+2?", "response": f"2+2=4 {STEP_TAG}\n4+2=7 {STEP_TAG}", "labels": [1, 0]},
+  f"{_PROBLEM} {_ANSWER} {_EACH}|value",
+  {"question": _SUM, "response": f"2+2=4 {STEP_TAG}\n4+2=7 {STEP_TAG}", "labels": [1, 0]},
   lambda row: _is_labeled(row) and _TAGGED_TEXT.search(row["response"]),
-  optional=("system",),
+  optional="system",
 )
 def steps_in_text(row: Row) -> Solution:
   steps = _pieces(row)
@@ -251,10 +251,10 @@ def _fit_lines(row: Row) -> bool:
 
 @_published(
   "the same with the steps at line breaks, in all of the first rows",
-  (_PROBLEM, _ANSWER, _EACH),
-  {"question": "2+2+2?", "response": "2+2=4\n\n4+2=7", "labels": [1, 0]},
+  f"{_PROBLEM} {_ANSWER} {_EACH}",
+  {"question": _SUM, "response": "\n\n".join(_WRONG), "labels": [1, 0]},
   lambda row: _is_labeled(row) and _fit_lines(row),
-  optional=("system",),
+  optional="system",
   whole=lambda rows: any(row["labels"][1:] for row in rows),
 )
 def steps_on_lines(row: Row) -> Solution:
@@ -269,7 +269,7 @@ def _is_marked(value) -> bool:
 
 @_published(
   "a conversation in which the user says the problem and step after step, and + or - answers each (RLHFlow)",
-  ("conversations|messages",),
+  "conversations|messages",
   {
     "conversations": [
       *(spoken("user", "2+2+2? Step 1: 2+2=4"), spoken("assistant", "+")),
@@ -293,7 +293,7 @@ def marked_turns(row: Row) -> Solution:
 
 @_published(
   "Math-Shepherd: a problem and steps in one text, a tag after each, and that text with + or - for each tag",
-  ("input", "label"),
+  "input label",
   {"input": _TAGGED.format(STEP_TAG, STEP_TAG), "label": _TAGGED.format("+", "-")},
   lambda row: are_texts("input", "label")(row) and re.search(_TAG, row["input"]),
 )
@@ -329,8 +329,8 @@ def _counted_from(rows: list[Row]) -> str | None:
 
 @_published(
   "a problem, steps, and the place of the first error, counted from 0, or -1 (ProcessBench)",
-  ("problem|prompt|question", "steps", _FIRST_ERROR),
-  {"problem": "2+2+2?", "steps": ["2+2=4", "4+2=7"], "label": 1},
+  f"problem|prompt|question steps {_FIRST_ERROR}",
+  {"problem": _SUM, "steps": _WRONG, "label": 1},
   are_lists("steps"),
   ask=_counted_from,
 )
@@ -346,8 +346,8 @@ def processbench(row: Row, start: int = 0) -> Solution:
 
 @_published(
   "the same counted from 1, or 0, -1 or null; only where --format names it",
-  ("problem|prompt|question", "steps", _FIRST_ERROR),
-  {"problem": "2+2+2?", "steps": ["2+2=4", "4+2=7"], "label": 2},
+  f"problem|prompt|question steps {_FIRST_ERROR}",
+  {"problem": _SUM, "steps": _WRONG, "label": 2},
   never,
 )
 def first_error_from_1(row: Row) -> Solution:
@@ -356,8 +356,8 @@ def first_error_from_1(row: Row) -> Solution:
 
 @_published(
   "a question, steps, and the place of the first mistake, counted from 0, null for none (BIG-Bench Mistake)",
-  ("input", "steps", "mistake_index"),
-  {"input": "2+2+2?", "steps": ["2+2=4", "4+2=7"], "mistake_index": 1},
+  "input steps mistake_index",
+  {"input": _SUM, "steps": _WRONG, "mistake_index": 1},
   are_lists("steps"),
 )
 def big_bench_mistake(row: Row) -> Solution:
@@ -366,10 +366,10 @@ def big_bench_mistake(row: Row) -> Solution:
 
 @_published(
   "a question, steps, and the places of those into which errors were put, counted from 1 (PRMBench)",
-  ("modified_question|question", "modified_process", "error_steps"),
-  {"modified_question": "2+2+2?", "modified_process": ["2+2=4", "4+2=7"], "error_steps": [2]},
+  "modified_question|question modified_process error_steps",
+  {"modified_question": _SUM, "modified_process": _WRONG, "error_steps": [2]},
   lambda row: _is_list(row["modified_process"]) and _is_list(row["error_steps"]),
-  optional=("question",),
+  optional="question",
 )
 def prmbench(row: Row) -> Solution:
   """Places after the last step, which a hundred rows have, are ignored, as the benchmark does."""
@@ -383,13 +383,13 @@ def prmbench(row: Row) -> Solution:
 
 @_published(
   "a question with options, steps and the number of the first wrong one, or N/A (Mr-Ben)",
-  ("Question", _BEN_STEPS, _BEN_ERROR, _BEN_VERDICT),
+  f"Question {_BEN_STEPS} {_BEN_ERROR} {_BEN_VERDICT}",
   {
-    **{"Question": "2+2+2?", "Options": "A: 6\nB: 7", _BEN_STEPS: ["Step 1: 2+2=4", "Step 2: 4+2=7"]},
+    **{"Question": _SUM, "Options": "A: 6\nB: 7", _BEN_STEPS: ["Step 1: 2+2=4", "Step 2: 4+2=7"]},
     **{_BEN_VERDICT: "incorrect", _BEN_ERROR: "2"},
   },
   lambda row: _is_list(row[_BEN_STEPS]),
-  optional=("Options",),
+  optional="Options",
 )
 def mr_ben(row: Row) -> Solution:
   """Lines without a number belong to the step before them, or to the first; empty ones are left out."""

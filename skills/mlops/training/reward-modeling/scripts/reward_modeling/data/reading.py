@@ -17,13 +17,10 @@ from .sources import read
 
 SLICE = 4096
 
-# fmt: off
-VERBATIM = frozenset((
-    "explicit", "axolotl", "question", "pairwise", "pair", "ranking", "ranks", "completions", "completion", "kto", "rated", "shp",
-    "helpsteer3", "pku_saferlhf", "pku_saferlhf_safer", "judgebench", "ppe", "stack_exchange_paired", "rewardbench", "rmb",
-    "rmb_best_of_n", "nemo_rl", "ultrafeedback", "stepwise", "ratings", "processbench", "prmbench", "steps", "prompt",
-))
-# fmt: on
+VERBATIM = "explicit axolotl question pairwise pair ranking ranks completions completion kto rated shp helpsteer3 "
+VERBATIM += "pku_saferlhf pku_saferlhf_safer judgebench ppe stack_exchange_paired rewardbench rmb rmb_best_of_n "
+VERBATIM += "nemo_rl ultrafeedback stepwise ratings processbench prmbench steps prompt"
+VERBATIM = frozenset(VERBATIM.split())
 """Formats whose texts reach the model unchanged."""
 
 

@@ -164,7 +164,8 @@ def _file(path: Path, size: int | None) -> Iterator[Table]:
   there = False
   for part in READERS[kind](path, size):
     there = there or len(part) > 0
-    yield part
+    if there:
+      yield part
   if not there:
     raise DataError("the file holds no rows", where=path, hint=AGAIN)
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from pathlib import Path
 
@@ -68,14 +68,12 @@ _ANSWERS = (
   {"messages": _PROMPT},
 )
 LAYOUTS = {"any": (*_ANSWERS, {"prompt": _PROMPT}), "answers": _ANSWERS, "labeled": _LABELED, "valued": _VALUED}
-_NAMES = ("id", "ids", "uid", "uuid", "hash", "url", "name", "model", "models", "status", "critique")
+_NAMES = "id ids uid uuid hash url name model models status critique"
 """What ends the names of columns that hold no text to score."""
 _NO_LABELS = "id index rater annotator worker user reviewer judge turn turns round fold split year month age length "
 _NO_LABELS += "len tokens words count num number seed level difficulty version"
 """In the names of columns whose small numbers rate no answer."""
 _ORIGINAL = re.compile("orig(inal)?_")
-ColumnWords = Mapping[str, str]
-"""Name in the format -> words that the names of columns may hold."""
 _MEANING = {
   **dict.fromkeys(("score", "scores"), "a higher score must be better"),
   "ranks": "rank 1 must be best",
@@ -132,11 +130,10 @@ def guess(rows: list[Row], works: Callable[[dict[str, str], str | None], bool], 
     }
     if len(layout) > 2 and len(found.get("completion", ())) > 1:  # a label of which?
       continue
-    repeats = (
-      [] if leaves is each[0] else [one for one, value in row.items() if one not in leaves and is_input(one, value)]
-    )
+    others = [name for name in row if name not in leaves] if leaves is not each[0] else []
+    repeats = {name: "" for name in others if row[name] and is_input(name, row[name])}
     for paths in product(*found.values()):
-      columns = dict(zip(layout, paths, strict=True)) | {name: "" for name in repeats if row[name]}
+      columns = dict(zip(layout, paths, strict=True)) | repeats
       lists = {path.partition("[]")[0] for path in paths if "[]" in path}
       if len(set(paths)) == len(paths) and len(lists) <= 1 and works(columns, format):
         line = ",".join(f"{name}={path}" for name, path in columns.items())
@@ -212,7 +209,7 @@ def _rank(path: str, words: str) -> int | None:
     return 99
   order, parts = words.split(), re.split(r"[.\[\]]+", path)
   last = re.findall(r"[a-z]+", parts[-1].lower())
-  if (last and last[-1] in _NAMES) or (words is _BEST and not set(last) & set(order)):
+  if (last and last[-1] in _NAMES.split()) or (words is _BEST and not set(last) & set(order)):
     return None
   if words in (_MANY, _STEPS) and len(parts) > 1 and not _is_body(path, order):
     return None
@@ -225,7 +222,7 @@ def _rank(path: str, words: str) -> int | None:
 
 def _could_be(path: str, value, name: str) -> bool:
   many = "[]" in path
-  if path.endswith("[0]") or path.endswith("[1]"):
+  if path.endswith(("[0]", "[1]")):
     return name == ("response_a" if path.endswith("[0]") else "response_b")
   if name == "winner":
     one = value[0] if isinstance(value, list) and len(value) == 1 else value
@@ -249,7 +246,8 @@ def _could_be(path: str, value, name: str) -> bool:
     return False
   if name not in ("scores", "ranks", "labels", "completions", "steps"):
     said = value[0] if name in ("chosen", "rejected") and isinstance(value, list) and value else value  # of several
-    return not many and (_is_said(value) or (isinstance(said, str) and bool(said.strip())))
+    texts = are_messages(value) or are_messages([value]) or (isinstance(said, str) and bool(said.strip()))
+    return texts and not many
   values, wanted = [value] if many else value, (str, dict) if name in ("completions", "steps") else (int, float, str)
   return isinstance(values, list) and bool(values) and all(isinstance(one, wanted) for one in values)
 
@@ -257,10 +255,6 @@ def _could_be(path: str, value, name: str) -> bool:
 def _are_ratings(value) -> bool:
   numbers = [one for one in value.values() if one is not None] if isinstance(value, dict) else []
   return any(type(one) is not bool for one in numbers) and all(isinstance(one, (int, float)) for one in numbers)
-
-
-def _is_said(value) -> bool:
-  return are_messages(value) or are_messages([value])
 
 
 def conversion(name: str, row: Row) -> str:
@@ -272,12 +266,9 @@ def conversion(name: str, row: Row) -> str:
   kind = suffix(Path(name)).removeprefix(".")
   loader = f"{'parquet' if kind == 'parquet' else 'json'!r}, data_files=" if kind else ""
   module, read = "datasets", f"load_dataset({loader}{name!r}, split='train')"
-  if kind in ("csv", "tsv"):
-    signs = {"csv": ",", "tsv": "\t"}
-    module, read = (
-      "pandas",
-      f"read_csv({name!r}, sep={signs[kind]!r}, dtype=str, keep_default_na=False).to_dict('records')",
-    )
+  if sign := {"csv": ",", "tsv": "\t"}.get(kind):
+    module = "pandas"
+    read = f"read_csv({name!r}, sep={sign!r}, dtype=str, keep_default_na=False).to_dict('records')"
   return (
     f"or convert them, with the right columns in these three places:\n  import {module}, json\n  rows = {module}.{read}\n"
     f"  open('pairs.jsonl', 'w').writelines(json.dumps({{{fields}}}) + '\\n' for row in rows)"

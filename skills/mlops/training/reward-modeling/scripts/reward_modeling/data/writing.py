@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -15,12 +15,10 @@ from .formats import COLUMN_NAMES, INPUT_LIKE, LABEL_NAMES
 from .records import Comparison, Record, Records, Solution
 
 METADATA = "metadata"
-# fmt: off
-RESULTS = frozenset((
-    "id", "origin", "reward", "rewards", "order", "index", "step_rewards", "attributes", "finished", "reward_chosen", "reward_rejected",
-    "threshold", "first_flagged", "first_error", "other_reward_chosen", "other_reward_rejected", "length_chosen", "length_rejected", "lengths",
-))
-# fmt: on
+RESULTS = "id origin reward rewards order index step_rewards attributes finished reward_chosen reward_rejected "
+RESULTS += "threshold first_flagged first_error other_reward_chosen other_reward_rejected length_chosen "
+RESULTS += "length_rejected lengths"
+RESULTS = frozenset(RESULTS.split())
 """Names of results."""
 
 
@@ -87,14 +85,14 @@ def is_read(name: str) -> bool:
 
 def kept_rows(table: Table, records: Records, left: dict[int, Record]) -> Iterator[Row]:
   """left: {place in `records.rows`: record}."""
-  stays: dict[int, list[bool]] = defaultdict(list)
+  stays: dict[int, bool] = {}
   for place, record in enumerate(records.rows):
-    stays[record.origin.row].append(left.get(place) is record)
-    if any(stays[record.origin.row]) != all(stays[record.origin.row]) or left.get(place, record) is not record:
+    here = left.get(place) is record
+    if stays.setdefault(record.origin.row, here) != here or left.get(place, record) is not record:
       what = "only a part of this row stays (completions of a ranking, or alternatives of a step, are dropped)"
       hint = "--layout canonical can say that, the file's own columns cannot"
       raise DataError(what, where=record.origin, hint=hint)
-  yield from (row for number, row in zip(table.numbers, table.rows, strict=True) if all(stays.get(number, [False])))
+  yield from (row for number, row in zip(table.numbers, table.rows, strict=True) if stays.get(number))
 
 
 def lines(rows: Iterable[Row], columns: Iterable[str], output: Path) -> Iterator[str]:

@@ -117,9 +117,8 @@ def _files(folder: Path, name: str, part: Part) -> list[Path]:
   folder = next((one for one in folder.iterdir() if one.is_dir() and _plain(one.name) == _plain(name)), folder)
   files = [path for path in sorted(folder.rglob("*")) if path.is_file() and suffix(path) in READERS]
   # By the folder's own name, or by those above it.
-  plain = [
-    [_plain(f"/{of}/{path.relative_to(folder)}") for path in files] for of in (folder.resolve().name, folder.resolve())
-  ]
+  whole = folder.resolve()
+  plain = [[_plain(f"/{of}/{path.relative_to(folder)}") for path in files] for of in (whole.name, whole)]
   by_pattern = ([*compress(files, (re.search(pattern, one) for one in of))] for of in plain for pattern in part.files)
   return next(filter(None, by_pattern), [])
 
@@ -237,9 +236,8 @@ def diagnose_benchmark(result: BenchmarkResult) -> list[str]:
     found.append(f"{read_rows}: its numbers do not compare with published ones. Next: give all files, each once.")
   if result.gain and result.gain.low <= 0:
     best = max(result.baselines, key=lambda name: result.baselines[name][official])
-    found.append(
-      f"not shown to beat the baseline {spelled(best)}: gain {result.gain:+.3f}. Next: do not rely on it here."
-    )
+    gain = f"gain {result.gain:+.3f}. Next: do not rely on it here."
+    found.append(f"not shown to beat the baseline {spelled(best)}: {gain}")
   if result.truncated or result.unscored_steps:
     lost = f"{result.truncated} inputs were truncated"
     lost += f" and {result.unscored_steps} steps not read" if result.unscored_steps else ""

@@ -9,17 +9,7 @@ import numpy as np
 from ..data.cells import RowError
 from ..data.conversations import answer_of, messages_of, prompt_of
 from ..data.entries import Row, SetAsideError
-from .benchmark_entries import (
-  Benchmark,
-  Counted,
-  Item,
-  ItemRewards,
-  Part,
-  itself,
-  lists,
-  one_of,
-  texts,
-)
+from .benchmark_entries import Benchmark, Counted, Item, ItemRewards, Part, itself, lists, one_of, texts
 from .benchmarks_of_steps import STEP_BENCHMARKS
 from .best_of_n import best_of
 from .intervals import Ratios

@@ -142,18 +142,15 @@ def check_pattern(pattern: str | None) -> None:
   except re.error as error:
     raise UsageError(f"--answer_pattern is not a regular expression: {error}") from error
   if groups != 1:
-    raise UsageError(
-      f"--answer_pattern has {groups} groups; one must hold the answer", hint=r"as in --answer_pattern 'A: (.*)'"
-    )
+    what = f"--answer_pattern has {groups} groups; one must hold the answer"
+    raise UsageError(what, hint=r"as in --answer_pattern 'A: (.*)'")
 
 
 def _column_answers(ranking: Ranking, column: str) -> list[str | None]:
   answers = ranking.metadata.get(column)
   if not isinstance(answers, list) or len(answers) != len(ranking.completions):
-    raise DataError(
-      f"{column} does not hold one final answer for each of the {len(ranking.completions)} completions",
-      where=ranking.origin,
-    )
+    what = f"{column} does not hold one final answer for each of the {len(ranking.completions)} completions"
+    raise DataError(what, where=ranking.origin)
   return [None if answer is None else comparable(answer) for answer in answers]
 
 
@@ -161,11 +158,9 @@ def check_pools(rankings: Sequence[Ranking], sizes: Sequence[int] | None) -> lis
   """The sizes to report: those asked for, or of POOL_SIZES those that some pool reaches."""
   for ranking in rankings:
     if ranking.scores is None or not all(0 <= score <= 1 for score in ranking.scores):
-      raise DataError(
-        "best-of-n needs to know which completions are correct",
-        where=ranking.origin,
-        hint="give a column `correct` with true or false for each of the `completions`",
-      )
+      what = "best-of-n needs to know which completions are correct"
+      hint = "give a column `correct` with true or false for each of the `completions`"
+      raise DataError(what, where=ranking.origin, hint=hint)
   if not rankings:
     raise DataError("no prompts to evaluate", hint="check_data.py shows what the file holds")
   largest = max(len(ranking.completions) for ranking in rankings)

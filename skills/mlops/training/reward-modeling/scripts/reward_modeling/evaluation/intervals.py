@@ -55,9 +55,10 @@ def accuracy(outcomes, groups: Groups = None, weights=None) -> Estimate:
   return smooth(value, weights * (outcomes - value) / weights.sum(), groups, weights)
 
 
-def accuracy_where(kept: np.ndarray, outcomes: np.ndarray, groups: np.ndarray, weights: np.ndarray) -> Estimate | None:
-  """Of the observations where `kept` [n] is true; None where they have no weight."""
-  return accuracy(outcomes[kept], groups[kept], weights[kept]) if weights[kept].sum() > 0 else None
+def accuracy_where(weights: np.ndarray, outcomes: np.ndarray, groups: np.ndarray) -> Estimate | None:
+  """Of the observations with a weight above 0; None where there is none."""
+  kept = weights > 0
+  return accuracy(outcomes[kept], groups[kept], weights[kept]) if kept.any() else None
 
 
 def wilson(value: float, n: float) -> tuple[float, float]:
@@ -69,16 +70,14 @@ def wilson(value: float, n: float) -> tuple[float, float]:
 
 
 def effective_size(value: float, influence: np.ndarray, index: np.ndarray, weights: np.ndarray) -> float:
-  """How many independent right-or-wrong observations inform as much: value (1 - value) / clustered variance.
-
-  Above the number of prompts it shrinks by (z / t)^2, as these scatter (Korn and Graubard 1998, Survey Methodology
-  24:193-201)."""
+  """How many independent right-or-wrong observations inform as much: value (1 - value) / clustered variance."""
   variance, prompts = clustered_variance(influence, index), effective_groups(index, weights)
-  if variance < 1e-15:
-    return prompts
-  ratio = value * (1 - value) / variance
-  known_scatter = (Z / t_quantile(int(index.max()))) ** 2
-  return min(ratio, max(prompts, ratio * known_scatter))
+  return prompts if variance < 1e-15 else _shrunk(value * (1 - value) / variance, prompts, index)
+
+
+def _shrunk(size: float, prompts: float, index: np.ndarray) -> float:
+  """Above the number of prompts by (z / t)^2, as these scatter (Korn and Graubard 1998, Survey Methodology 24:193-201)."""
+  return min(size, max(prompts, size * (Z / t_quantile(int(index.max()))) ** 2))
 
 
 def smooth(value: float, influence, groups: Groups = None, weights=None) -> Estimate:
@@ -192,11 +191,6 @@ def by_t(value: float, variance: float, index: np.ndarray) -> Estimate:
   return Estimate(value, value - half, value + half, len(index), prompts)
 
 
-def pearson(x, y, groups: Groups = None) -> Estimate | None:
-  """Linear correlation, as `spearman`, with the variance 1 / (n - 3) of Fisher 1921, Metron 1:3-32."""
-  return spearman(x, y, groups, ranks=False)
-
-
 def correlated(x, y, *, ranks: bool = False) -> Measured | None:
   """Of x and y [n]; None under 4 values or where one side is constant."""
   x, y = floats(x), floats(y)
@@ -223,14 +217,17 @@ def spearman(x, y, groups: Groups = None, *, ranks: bool = True) -> Estimate | N
   clustered, independent = clustered_variance(found.influence, index), float(np.sum(found.influence**2))
   effective = prompts = effective_groups(index, np.ones(n))
   if clustered > 1e-12 / n:
-    effective = min(n, n * independent / clustered)
-    effective = min(effective, max(prompts, effective * (Z / t_quantile(int(index.max()))) ** 2))
+    effective = _shrunk(min(n, n * independent / clustered), prompts, index)
   limit = 1 - 12 / (n**3 - n)
   inner = min(max(r, -limit), limit)
   variance = 1 + inner**2 / 2 if ranks else 1.0
   half = Z * math.sqrt(variance / (effective - 3)) if effective > 3 else math.inf
   low, high = (math.tanh(math.atanh(inner) + sign * half) for sign in (-1, 1))
   return Estimate(r, min(low, r), max(high, r), n, int(index.max()) + 1)
+
+
+pearson = functools.partial(spearman, ranks=False)
+"""Linear correlation, with the variance 1 / (n - 3) of Fisher 1921, Metron 1:3-32."""
 
 
 def weights_of(weights, n: int) -> np.ndarray:

@@ -62,10 +62,8 @@ def study(points: Sequence[Point], form: str, name: str = "") -> Study:
   points = sorted(points, key=lambda point: point.kl)
   first, last = points[0], points[-1]
   if first.kl > 1e-3:
-    raise DataError(
-      f"{name or 'the run'} has no row for the initial policy: its lowest KL is {first.kl:.3g}",
-      hint="add a row with kl 0 (or n 1): the curves are measured from there",
-    )
+    what = f"{name or 'the run'} has no row for the initial policy: its lowest KL is {first.kl:.3g}"
+    raise DataError(what, hint="add a row with kl 0 (or n 1): the curves are measured from there")
   kls = [point.kl for point in points]
   best = max(points, key=lambda point: point.gold)
   fell = best.gold - last.gold > DROP * max(best.gold - first.gold, 1e-9)

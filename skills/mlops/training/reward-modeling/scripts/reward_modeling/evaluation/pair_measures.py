@@ -142,14 +142,11 @@ def reliability(margins, weights=None) -> list[Bin]:
   confidence, correct = special.expit(np.abs(margins)), pair_outcomes(margins, 0.0)
   edges = np.linspace(0.5, 1.0, BINS + 1)
   bins = np.digitize(confidence, edges[1:-1])
-  number, weight, sure, right = (
-    np.bincount(bins, of, BINS) for of in (None, weights, weights * confidence, weights * correct)
-  )
-  some = weight > 0
-  columns = edges[:-1], edges[1:], number, weight / weights.sum()
-  means = (sure[some] / weight[some], right[some] / weight[some])
-  rows = zip(*(column[some].tolist() for column in columns), *(mean.tolist() for mean in means), strict=True)
-  return [Bin(*row) for row in rows]
+  counted = None, weights, weights * confidence, weights * correct
+  number, weight, sure, right = (np.bincount(bins, of, BINS) for of in counted)
+  with np.errstate(invalid="ignore"):
+    columns = edges[:-1], edges[1:], number, weight / weights.sum(), sure / weight, right / weight
+  return [Bin(*row) for row in zip(*(column[weight > 0].tolist() for column in columns), strict=True)]
 
 
 def calibration(bins: Sequence[Bin]) -> Calibration:
@@ -171,7 +168,7 @@ def against_length(outcomes, longer: np.ndarray, groups: Groups, weights) -> tup
 
 def _length_summary(rewards: np.ndarray, lengths: np.ndarray, index: np.ndarray, weights: np.ndarray) -> LengthSummary:
   outcomes, longer = pair_outcomes(*rewards), pair_outcomes(*lengths)
-  by_length = [accuracy_where(longer == value, outcomes, index, weights) for value in (1, 0, 0.5)]
+  by_length = [accuracy_where(weights * (longer == value), outcomes, index) for value in (1, 0, 0.5)]
   return LengthSummary(
     float(np.mean(longer == 1)),
     float(np.mean(longer == 0.5)),
@@ -230,10 +227,9 @@ def summarize_pairs(
   weights, index = weights_of(weights, n), group_index(groups, n)
   rewards, lengths = np.split(floats([chosen, rejected, chosen_lengths, rejected_lengths]), 2)
   if len(bad := np.flatnonzero(~np.isfinite(rewards).all(0))):
-    raise RunError(
-      f"{len(bad)} of {n} pairs have a reward that is NaN or infinite, the first at index {bad[0]}",
-      hint="score in fp32 (--dtype float32); if it stays, the training run diverged: look at its loss",
-    )
+    what = f"{len(bad)} of {n} pairs have a reward that is NaN or infinite, the first at index {bad[0]}"
+    hint = "score in fp32 (--dtype float32); if it stays, the training run diverged: look at its loss"
+    raise RunError(what, hint=hint)
   outcomes, margins = pair_outcomes(*rewards), rewards[0] - rewards[1]
   bins = reliability(margins, weights)
   table, macro = ({}, None) if subsets is None else _by_subset(outcomes, subsets, index, weights)
@@ -262,7 +258,7 @@ def _by_subset(
 ) -> tuple[dict[str, Estimate], Estimate]:
   """(accuracy of each value of a metadata column, their mean, whose interval includes the scatter between subsets)."""
   names = np.array(subsets, dtype=object)
-  found = {name: accuracy_where(names == name, outcomes, index, weights) for name in sorted(set(names))}
+  found = {name: accuracy_where(weights * (names == name), outcomes, index) for name in sorted(set(names))}
   subset = group_index(names, len(names))
   totals = np.bincount(subset, weights=weights)[subset]
   even = np.divide(weights, totals, out=np.zeros_like(weights), where=totals > 0)

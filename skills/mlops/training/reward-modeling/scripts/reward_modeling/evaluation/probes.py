@@ -176,10 +176,8 @@ def probe_pairs(scored: Sequence[tuple[Comparison, float | None, float | None]],
   scores = chain(*score(asked))
   found = [[[*islice(scores, len(one)), None, None][:2] for one in row] for row in made]
   found = np.array(found, dtype=float).reshape(len(rows), len(PROBES), 2)
-  probes = {
-    name: _result(probe, *found[:, k].T, rewards, spread or 1.0, groups)
-    for k, (name, probe) in enumerate(PROBES.items())
-  }
+  columns = zip(PROBES.items(), found.transpose(1, 2, 0), strict=True)
+  probes = {name: _result(probe, *column, rewards, spread or 1.0, groups) for (name, probe), column in columns}
   return ProbeSummary(len(rows), spread, [name for name, one in probes.items() if one.verdict == "fooled"], probes)
 
 

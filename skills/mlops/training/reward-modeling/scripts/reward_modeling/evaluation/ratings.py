@@ -136,9 +136,8 @@ def evaluate_ratings(model: RewardModel, answers: Sequence[Rated]) -> RatingEval
   values = np.array([own or [math.nan] * width for own in numbers]).T
   heads, given = {one.name: one for one in model.heads}, [row.ratings for row in answers]
   by_name = dict(zip(model.attributes or heads, values[1:], strict=False))
-  columns = {
-    name: (by_name.get(name, values[0]), floats([one.get(name) for one in given])) for name in rated_names(answers)
-  }
+  ratings = {name: floats([one.get(name) for one in given]) for name in rated_names(answers)}
+  columns = {name: (by_name.get(name, values[0]), own) for name, own in ratings.items()}
   for name in columns.keys() & heads:
     if heads[name].objective == "binary":
       columns[name] = 1 / (1 + np.exp(-columns[name][0])), columns[name][1]

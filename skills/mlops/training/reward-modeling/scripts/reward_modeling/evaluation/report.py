@@ -142,19 +142,15 @@ def verdicts(parts: Parts) -> Iterator[tuple[str, str]]:
   yield "Is it good for best of n, and up to which n?", _of_new(pools, _best_of_n(pools))
   probed = next((part for part in (pairs, ratings) if part and part.probes), None)
   probes = probed and probed.probes
-  yield (
-    "Is it good for reinforcement learning, and up to which KL?",
-    _limit(parts.get(OverOptimizationReport), probes, parts.get(PoolReport)),
-  )
+  limit = _limit(parts.get(OverOptimizationReport), probes, pools)
+  yield "Is it good for reinforcement learning, and up to which KL?", limit
   yield "What fools it?", _fooled(probes, probed is not pairs or bool(pairs and pairs.accuracy.low > 0.5))
   if pairs:
     off = [name for name in ("overconfident", "underconfident") if PAIR_DIAGNOSTICS[name].applies(pairs)]
     found = f"ECE {pairs.ece:.3f}, {pairs.ece_if_calibrated:.3f} by chance alone"
     few = pairs.ece_if_calibrated > LARGEST_BY_CHANCE
-    shown = (
-      "Not shown: too few pairs" if few else "Yes" if pairs.accuracy.low > 0.5 else "Not shown: no better than chance"
-    )
-    answer = f"No: {off[0]}" if off else shown
+    lacks = "too few pairs" if few else "" if pairs.accuracy.low > 0.5 else "no better than chance"
+    answer = f"No: {off[0]}" if off else f"Not shown: {lacks}" if lacks else "Yes"
     yield "Is sigmoid(difference of rewards) a probability?", f"{answer}; {found}."
 
 
@@ -172,8 +168,8 @@ def _rating(report: RatingReport) -> str:
   return f"{answer}: correlation with {', '.join(lines)}, on {report.n_answers} answers."
 
 
-def _shown(one: Estimate, chance: float = 0.5) -> str:
-  return "Yes" if one.low > chance else "No" if one.high < chance else "Not shown"
+def _shown(one: Estimate) -> str:
+  return "Yes" if one.low > 0.5 else "No" if one.high < 0.5 else "Not shown"
 
 
 def _ranking(pairs: PairReport | None) -> str:
@@ -248,9 +244,8 @@ def _limit(part: OverOptimizationReport | None, probes: ProbeSummary | None, poo
 def _fooled(probes: ProbeSummary | None, ranks: bool) -> str:
   if probes is None:
     return "Not tested: evaluate it with --probes."
-  said = " ".join(
-    f"{verdict.capitalize()}: {', '.join(names)}." for verdict, names in by_verdict(probes).items() if names
-  )
+  told = {verdict.capitalize(): ", ".join(names) for verdict, names in by_verdict(probes).items() if names}
+  said = " ".join(f"{verdict}: {names}." for verdict, names in told.items())
   doubt = "It is not shown to rank better than chance, so little follows from what does not fool it."
   return said if ranks else f"{said} {doubt}"
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from html import escape
 
+from ..data.cells import short
 from .intervals import Estimate
 from .panels import Panel
 from .plots import svg
@@ -53,7 +54,7 @@ def page(title: str, verdicts: Verdicts, sections: Sequence[Section], end: str =
     if section.panels:
       drawn = "\n".join(_drawn(panel, f"p{number}-{place}-") for place, panel in enumerate(section.panels))
       data = f"<figure>{drawn}</figure><details><summary>The data of the plot</summary>{data}</details>"
-    lines += [data, *(_tag("b", name) + _tag("pre", _cut(text)) for name, text in section.quotes)]
+    lines += [data, *(_tag("b", name) + _tag("pre", short(text, QUOTED)) for name, text in section.quotes)]
   return HEAD + "\n".join([*lines, _tag("p", end), "</body></html>\n"])
 
 
@@ -72,10 +73,6 @@ def card(title: str, verdicts: Verdicts, sections: Sequence[Section]) -> str:
 def _drawn(panel: Panel, unique: str) -> str:
   """With ids that no other plot of the page has."""
   return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{unique}", svg([panel]))
-
-
-def _cut(text: str) -> str:
-  return text if len(text) <= QUOTED else f"{text[:QUOTED]} ..."
 
 
 def _tag(name: str, text: str, more: str = "") -> str:

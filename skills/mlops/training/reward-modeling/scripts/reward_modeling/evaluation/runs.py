@@ -7,18 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from .. import checkpoints, process, processes
+from ..data import records as data
 from ..data.reading import load
-from ..data.records import (
-  Comparison,
-  Rated,
-  Records,
-  Solution,
-  comparisons,
-  is_rated,
-  rated_answers,
-  solutions,
-  to_score,
-)
 from ..data.sources import read
 from ..data.writing import counted, tell_moved
 from ..ensemble import check_models
@@ -81,9 +71,9 @@ def _evaluated_by(settings: EvaluationSettings) -> tuple[results.EvaluationOutpu
     return report_pools(settings)
   records = load(settings.dataset_name, neutral=settings.neutral, **settings.all_reading)
   of_steps = checkpoints.kind_of(settings.model_name_or_path) is checkpoints.PROCESS
-  if of_steps and any(isinstance(row, Solution) for row in records.rows):
+  if of_steps and any(isinstance(row, data.Solution) for row in records.rows):
     return report_steps(settings, records)
-  if not of_steps and records.rows and all(map(is_rated, records.rows)):
+  if not of_steps and records.rows and all(map(data.is_rated, records.rows)):
     has_pairs = all(len(row.completions) > 1 and row.scores for row in records.rows)
     if not has_pairs or checkpoints.saved_attributes(settings.model_name_or_path):
       return report_ratings(settings, records)
@@ -97,7 +87,7 @@ def _loaded(settings: EvaluationSettings, path: str | None = None) -> Scorer:
 
 
 def _evaluated(
-  settings: EvaluationSettings, records: Records, how: dict[str, object], diagnostics: list[str]
+  settings: EvaluationSettings, records: data.Records, how: dict[str, object], diagnostics: list[str]
 ) -> dict[str, object]:
   seen = seen_prompts(settings.model_name_or_path, records.rows)
   return {
@@ -139,28 +129,25 @@ def _refuse(settings: EvaluationSettings, **only_for: str) -> None:
       raise UsageError(f"--{name} is for {what}, which the data does not hold for this model")
 
 
-def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[results.PairReport, OutputRows]:
+def report_pairs(settings: EvaluationSettings, records: data.Records) -> tuple[results.PairReport, OutputRows]:
   _refuse(settings, rating_range="answers that are rated", threshold=_STEPS, threshold_data=_STEPS)
-  compared = comparisons(records)
+  compared = data.comparisons(records)
   if not compared:
-    raise DataError(
-      "the data holds no comparison",
-      where=", ".join(records.files),
-      hint="rows need a preferred and a rejected answer, or scores that differ",
-    )
+    hint = "rows need a preferred and a rejected answer, or scores that differ"
+    raise DataError("the data holds no comparison", where=", ".join(records.files), hint=hint)
   return _of_models(settings, records, compared, partial(pairs.evaluate_pairs, subset_column=settings.subset_column))
 
 
-def report_ratings(settings: EvaluationSettings, records: Records) -> tuple[results.RatingReport, OutputRows]:
+def report_ratings(settings: EvaluationSettings, records: data.Records) -> tuple[results.RatingReport, OutputRows]:
   _refuse(settings, threshold=_STEPS, threshold_data=_STEPS, subset_column="pairs and steps")
-  answers = rated_answers(records, settings.rating_range)
+  answers = data.rated_answers(records, settings.rating_range)
   return _of_models(settings, records, answers, ratings.evaluate_ratings)
 
 
 def _of_models(
   settings: EvaluationSettings,
-  records: Records,
-  rows: list[Comparison] | list[Rated],
+  records: data.Records,
+  rows: list[data.Comparison] | list[data.Rated],
   evaluate: Callable[[RewardModel, list], Evaluation],
 ) -> tuple[results.PairReport | results.RatingReport, OutputRows]:
   """Of one model, or of two on the same rows."""
@@ -168,7 +155,7 @@ def _of_models(
   references = {names[0]: reference}
   if settings.compare:  # before the first model is run
     names.append(settings.compare)
-    found = [isinstance(rows[0], Comparison) and checkpoints.kind_of(path) for path in names]
+    found = [isinstance(rows[0], data.Comparison) and checkpoints.kind_of(path) for path in names]
     kinds = [one if one is checkpoints.PROCESS else checkpoints.OUTCOME for one in found]
     references = dict(zip(names, check_models(names, kinds, reference), strict=True))
 
@@ -192,26 +179,25 @@ def _of_models(
   return kind(**said, **vars(found.summary), comparison=comparison, probes=probes), found.rows(other)
 
 
-def report_steps(settings: EvaluationSettings, records: Records) -> tuple[results.StepReport, OutputRows]:
+def report_steps(settings: EvaluationSettings, records: data.Records) -> tuple[results.StepReport, OutputRows]:
   if settings.compare:
     raise UsageError("--compare evaluates two models on pairs", hint="evaluate each on the steps by itself")
-  labeled, others = solutions(records), _threshold_data(settings)
+  labeled, others = data.solutions(records), _threshold_data(settings)
   model = _loaded(settings)
-  found = steps.evaluate_steps(
-    model, labeled, threshold=settings.threshold, threshold_data=others, subset_column=settings.subset_column
-  )
+  chosen = {"threshold": settings.threshold, "threshold_data": others}
+  found = steps.evaluate_steps(model, labeled, **chosen, subset_column=settings.subset_column)
   said = _evaluated(settings, records, model.how(), steps.diagnose_steps(found.summary))
   return results.StepReport(**said, **vars(found.summary)), found.rows
 
 
-def _threshold_data(settings: EvaluationSettings) -> list[Solution] | None:
+def _threshold_data(settings: EvaluationSettings) -> list[data.Solution] | None:
   if not settings.threshold_data:
     return None
-  return solutions(load(settings.threshold_data, neutral=settings.neutral, **settings.all_reading))
+  return data.solutions(load(settings.threshold_data, neutral=settings.neutral, **settings.all_reading))
 
 
 def report_pools(settings: EvaluationSettings) -> tuple[results.PoolReport, OutputRows]:
-  records = to_score(load(settings.dataset_name, **settings.all_reading))
+  records = data.to_score(load(settings.dataset_name, **settings.all_reading))
   pools = records.rows
   sizes = best_of_n.check_pools(pools, settings.best_of_n)
   answers = best_of_n.find_answers(pools, column=settings.answer_column, pattern=settings.answer_pattern)
@@ -219,11 +205,10 @@ def report_pools(settings: EvaluationSettings) -> tuple[results.PoolReport, Outp
   rewards = score_answers(model, pools)
   model.warn_of_losses()
   summary = best_of_n.summarize_pools(pools, rewards, sizes, answers)
+  lengths = [list(map(answer_length, pool.completions)) for pool in pools]
   rows = [
-    output_row(
-      pool, "completions", correct=pool.scores, rewards=row, lengths=list(map(answer_length, pool.completions))
-    )
-    for pool, row in zip(pools, rewards, strict=True)
+    output_row(pool, "completions", correct=pool.scores, rewards=row, lengths=own)
+    for pool, row, own in zip(pools, rewards, lengths, strict=True)
   ]
   said = _evaluated(settings, records, model.how(), best_of_n.diagnose_best_of_n(summary))
   return results.PoolReport(**said, **vars(summary)), rows
@@ -252,9 +237,8 @@ def report_benchmarks(settings: EvaluationSettings) -> tuple[results.BenchmarkRe
     found[name], own = run_benchmark(model, name, items, threshold)
     rows += own
     diagnostics += diagnose_benchmark(found[name])
-  diagnostics += seen_prompts(
-    settings.model_name_or_path, [item for one in loaded.values() for item in one.items]
-  ).told()
+  asked = [item for one in loaded.values() for item in one.items]
+  diagnostics += seen_prompts(settings.model_name_or_path, asked).told()
   report = results.BenchmarkReport(
     model=settings.model_name_or_path,
     benchmarks=found,

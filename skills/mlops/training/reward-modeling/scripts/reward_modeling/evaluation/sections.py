@@ -5,21 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..terminal import log, table
+from . import results
 from .inputs import spelled
 from .intervals import Estimate
 from .panels import Panel, Series
 from .probes import SMALL, ProbeSummary
-from .results import (
-  BenchmarkReport,
-  BenchmarkResult,
-  ComparisonWith,
-  EvaluationOutput,
-  OverOptimizationReport,
-  PairReport,
-  PoolReport,
-  RatingReport,
-  StepReport,
-)
 from .studies import GOLD
 
 Cell = str | float | bool | Estimate | None
@@ -59,7 +49,7 @@ class Section:
       log(f"{more} more rows are not shown; the JSON has them all")
 
 
-def sections_of(part: EvaluationOutput) -> Iterable[Section]:
+def sections_of(part: results.EvaluationOutput) -> Iterable[Section]:
   return SECTIONS[type(part)](part)
 
 
@@ -75,7 +65,7 @@ def _short(*models: str) -> list[str]:
   return ends if len(set(ends)) == len(models) else list(models)
 
 
-def _pairs(report: PairReport) -> Iterator[Section]:
+def _pairs(report: results.PairReport) -> Iterator[Section]:
   other = report.comparison
   own, *others = _short(report.model, *([other.model] if other else ()))
   models = {own: report} | dict.fromkeys(others, other and other.other)
@@ -104,7 +94,7 @@ def _pairs(report: PairReport) -> Iterator[Section]:
   yield from _probed(report, own, *others)
 
 
-def _comparison(a: str, b: str, found: ComparisonWith) -> Section:
+def _comparison(a: str, b: str, found: results.ComparisonWith) -> Section:
   whole = ("all", found, found.prompt_sign_test_p)
   rows = [
     [name, one.n_pairs, one.difference, one.accuracy_a, one.accuracy_b, one.mcnemar_p, p]
@@ -117,7 +107,7 @@ def _comparison(a: str, b: str, found: ComparisonWith) -> Section:
   return Section("Two models", columns, rows, said, scale=(-0.5, 0.0, 0.5))
 
 
-def _probed(report: PairReport | RatingReport, *models: str | None) -> Iterator[Section]:
+def _probed(report: results.PairReport | results.RatingReport, *models: str | None) -> Iterator[Section]:
   for model, one in zip(models, (report, report.comparison), strict=False):
     if one and one.probes:
       yield _probes(model, one.probes)
@@ -137,7 +127,7 @@ def _probes(model: str, found: ProbeSummary) -> Section:
   return Section(f"Probes of {model}", columns, rows, [said], scale=(-2.0, 0.0, 2.0), narrow=5)
 
 
-def _pools(report: PoolReport) -> Iterator[Section]:
+def _pools(report: results.PoolReport) -> Iterator[Section]:
   names = ("model", *CHOICES)
   rows = [[at.n, at.prompts, *(getattr(at, name) for name in ("model", "gain", *CHOICES))] for at in report.curve]
   lines = {name: [(at.n, one.value) for at in report.curve if (one := getattr(at, name))] for name in names}
@@ -153,13 +143,12 @@ def _pools(report: PoolReport) -> Iterator[Section]:
   yield Section("Best of n: accuracy of the best-scored of n", columns, rows, said, panels)
 
 
-def _studies(report: OverOptimizationReport) -> Iterator[Section]:
+def _studies(report: results.OverOptimizationReport) -> Iterator[Section]:
   from .overoptimization import panels
 
   studies, columns = report.studies, ["run", "n", "KL", "proxy", "gold", "fitted gold"]
-  rows = [
-    [one.name, at.n, at.kl, at.proxy, at.gold, one.gold and one.gold(at.kl)] for one in studies for at in one.points
-  ]
+  points = [(one.name, one.gold, at) for one in studies for at in one.points]
+  rows = [[name, at.n, at.kl, at.proxy, at.gold, fit and fit(at.kl)] for name, fit, at in points]
   yield Section("Over-optimization", columns, rows, [GOLD], panels(studies))
   fits = [(one.name, one.gold) for one in studies if one.gold]
   peaks = [f"{fit.peak_kl:.3g}, extrapolated" if fit.extrapolated else fit.peak_kl for _, fit in fits]
@@ -167,7 +156,7 @@ def _studies(report: OverOptimizationReport) -> Iterator[Section]:
   yield Section("Fitted gold", ["run", "R(d) - R(0)", "a", "b", "residual (rms)", "peak at KL"], rows)
 
 
-def _steps(report: StepReport) -> Iterator[Section]:
+def _steps(report: results.StepReport) -> Iterator[Section]:
   at = ", ".join(f"{threshold:.4f}" for threshold in report.threshold.values)
   said = (
     f"{report.n_steps} labeled steps ({report.wrong_steps} wrong) of {report.n_solutions} solutions "
@@ -184,7 +173,7 @@ def _steps(report: StepReport) -> Iterator[Section]:
       said = ()
 
 
-def _benchmark(result: BenchmarkResult) -> Section:
+def _benchmark(result: results.BenchmarkResult) -> Section:
   letters = dict(zip("ABCDE", result.published, strict=False))
   others = [*result.baselines.values(), *result.published.values()]
   rows = [[spelled(number), one, *(of.get(number) for of in others)] for number, one in result.numbers.items()]
@@ -198,7 +187,7 @@ def _benchmark(result: BenchmarkResult) -> Section:
   return Section(title, ["", "value", *columns, *letters], rows, texts, scale=(0.0, 0.5, 1.0))
 
 
-def _ratings(report: RatingReport) -> Iterator[Section]:
+def _ratings(report: results.RatingReport) -> Iterator[Section]:
   other = report.comparison
   for model, part in ((report.model, report), *([(other.model, other.other)] if other else ())):
     said = f"{part.n_answers} rated answers: {', '.join(report.dataset)}."
@@ -210,10 +199,10 @@ def _ratings(report: RatingReport) -> Iterator[Section]:
 
 
 SECTIONS = {
-  PairReport: _pairs,
-  PoolReport: _pools,
-  OverOptimizationReport: _studies,
-  StepReport: _steps,
-  RatingReport: _ratings,
-  BenchmarkReport: lambda report: map(_benchmark, report.benchmarks.values()),
+  results.PairReport: _pairs,
+  results.PoolReport: _pools,
+  results.OverOptimizationReport: _studies,
+  results.StepReport: _steps,
+  results.RatingReport: _ratings,
+  results.BenchmarkReport: lambda report: map(_benchmark, report.benchmarks.values()),
 }

@@ -6,25 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from .. import settings
 from ..cli import check_required, flag, positive_int
 from ..errors import UsageError
-from ..settings import (
-  ReadingSettings,
-  ScoringSettings,
-  WinnerSettings,
-  neutral_flag,
-  rating_range_flag,
-  split_flag,
-  threshold_flag,
-)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationSettings(ReadingSettings, WinnerSettings, ScoringSettings):
+class EvaluationSettings(settings.ReadingSettings, settings.WinnerSettings, settings.ScoringSettings):
   group: ClassVar = "evaluation"
-  dataset_split: str | None = split_flag("test")
-  neutral: str | None = neutral_flag()
-  rating_range: Sequence[float] | None = rating_range_flag()
+  dataset_split: str | None = settings.split_flag("test")
+  neutral: str | None = settings.neutral_flag()
+  rating_range: Sequence[float] | None = settings.rating_range_flag()
   subset_column: str | None = flag(
     None,
     "metadata column that names the subsets (subset, subject, category, domain, source, tranche, task or generator)",
@@ -40,7 +32,7 @@ class EvaluationSettings(ReadingSettings, WinnerSettings, ScoringSettings):
   )
   output: str | None = flag(None, "JSONL file with the rewards of every row, and with texts of pairs", metavar="FILE")
   overwrite: bool = flag(False, "replace --output, or what is in the way of --report, if it exists")
-  threshold: float | None = threshold_flag(
+  threshold: float | None = settings.threshold_flag(
     "a step is flagged as wrong under this score (chosen: each half of the prompts from the other half, where they suffice)",
     "step labels",
   )
@@ -70,10 +62,7 @@ class EvaluationSettings(ReadingSettings, WinnerSettings, ScoringSettings):
     metavar="NAME",
   )
   benchmark_data: str | None = flag(
-    None,
-    "folder with the authors' files, in DIR/NAME or by their names (the hub)",
-    group="benchmarks",
-    metavar="DIR",
+    None, "folder with the authors' files, in DIR/NAME or by their names (the hub)", group="benchmarks", metavar="DIR"
   )
   overoptimization: Sequence[str] | None = flag(
     None,
@@ -90,10 +79,9 @@ class EvaluationSettings(ReadingSettings, WinnerSettings, ScoringSettings):
     check_required(self, ("model_name_or_path", *data), "evaluate.py")
     for name in ("dataset_name", "compare", "best_of_n"):
       if self.benchmark and getattr(self, name):
-        hint = (
-          "evaluate each model, or compare on the benchmark's file as --dataset_name" if name == "compare" else None
-        )
-        raise UsageError(f"--{name} does nothing with --benchmark, which brings its own data", hint=hint)
+        hint = "evaluate each model, or compare on the benchmark's file as --dataset_name"
+        what = f"--{name} does nothing with --benchmark, which brings its own data"
+        raise UsageError(what, hint=hint if name == "compare" else None)
     for name in ("answer_column", "answer_pattern"):
       if getattr(self, name) and self.best_of_n is None:
         raise UsageError(f"--{name} does nothing without --best_of_n")
@@ -101,9 +89,8 @@ class EvaluationSettings(ReadingSettings, WinnerSettings, ScoringSettings):
       if getattr(self, one) is not None and getattr(self, other):
         raise UsageError(f"--{one} and --{other} exclude each other", hint="give one of them")
     if self.probes and (self.benchmark or self.best_of_n is not None):
-      raise UsageError(
-        "--probes change the answers of labeled pairs", hint="run it without --benchmark and --best_of_n"
-      )
+      hint = "run it without --benchmark and --best_of_n"
+      raise UsageError("--probes change the answers of labeled pairs", hint=hint)
     if self.best_of_n is not None and self.compare:
       raise UsageError("--compare evaluates two models on pairs", hint="run --best_of_n for each model")
 

@@ -67,10 +67,8 @@ def labeled_steps(solutions: Sequence[Solution], scores: Sequence[Sequence[float
         steps.append((score, label < FIXED, i, number))
     first_error.append(UNKNOWN if missing and found == NO_ERROR else found)
   if not steps:
-    raise DataError(
-      "no labeled step could be scored",
-      hint="rows need `labels`, one for each step; if they have them, raise --max_length",
-    )
+    hint = "rows need `labels`, one for each step; if they have them, raise --max_length"
+    raise DataError("no labeled step could be scored", hint=hint)
   groups = group_index(prompt_keys(solutions), len(solutions))
   return LabeledSteps(*map(np.array, zip(*steps, strict=True)), np.array(first_error), groups)
 
@@ -135,11 +133,6 @@ class StepMeasures:
 
 
 def measures(data: LabeledSteps, thresholds: np.ndarray) -> StepMeasures:
-
-  def share(hits: np.ndarray, groups: np.ndarray, weights: np.ndarray) -> Estimate | None:
-    weights = floats(weights)
-    return accuracy_where(weights > 0, hits, groups, weights)
-
   groups = data.groups[data.owner]
   flagged = data.scores < thresholds[data.owner]
   hit = flagged & data.wrong
@@ -147,14 +140,14 @@ def measures(data: LabeledSteps, thresholds: np.ndarray) -> StepMeasures:
   right = (first_flagged(data, flagged) == data.first_error)[known]
   bad, prompts = (data.first_error != NO_ERROR)[known], data.groups[known]
   return StepMeasures(
-    step_accuracy=share(flagged == data.wrong, groups, np.ones(len(hit))),
-    precision=share(hit, groups, flagged),
-    recall=share(hit, groups, data.wrong),
-    f1=share(hit, groups, flagged.astype(float) + data.wrong),  # true flags weigh two, other flags and misses one
+    step_accuracy=accuracy_where(np.ones(len(hit)), flagged == data.wrong, groups),
+    precision=accuracy_where(flagged, hit, groups),
+    recall=accuracy_where(data.wrong, hit, groups),
+    f1=accuracy_where(flagged.astype(float) + data.wrong, hit, groups),  # true flags weigh 2, other flags and misses 1
     auroc=auroc(-data.scores, data.wrong, groups),
-    first_error_accuracy=share(right, prompts, np.ones(len(right))),
-    erroneous=share(right, prompts, bad),
-    correct=share(right, prompts, ~bad),
+    first_error_accuracy=accuracy_where(np.ones(len(right)), right, prompts),
+    erroneous=accuracy_where(bad, right, prompts),
+    correct=accuracy_where(~bad, right, prompts),
     processbench_f1=processbench_f1(right, bad, prompts),
   )
 
@@ -203,11 +196,7 @@ def cross_fitted(data: LabeledSteps, half: np.ndarray) -> np.ndarray:
   """[solutions] thresholds: each half's chosen on the other. half: [solutions] bool."""
   thresholds = np.empty(len(half))
   for side in (False, True):
-    try:
-      thresholds[half == side] = choose_threshold(data.of(half != side))[0]
-    except DataError as error:
-      what = f"{error.message} (in half of the prompts, on which the threshold of the other half is chosen)"
-      raise DataError(what, hint=error.hint) from None
+    thresholds[half == side], _ = choose_threshold(data.of(half != side))
   return thresholds
 
 

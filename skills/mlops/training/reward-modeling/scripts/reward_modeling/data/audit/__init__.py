@@ -10,7 +10,7 @@ from ..records import Comparison, Ranking, Rated, Record, Records, Solution
 from .checks import CHECKS, RATED_CHECKS, STEP_CHECKS, UNLABELED_CHECKS
 from .findings import SHOWN_ROWS, Audit, AuditFinding, Check, Finding, Material, as_asked, digest
 
-__all__ = ["CHECKS", "RATED_CHECKS", "STEP_CHECKS", "UNLABELED_CHECKS", "AuditFinding", "Check", "Finding"]
+__all__ = ["AuditFinding", "Check"]
 
 TABLES = {
   Comparison: ("pairs", CHECKS),

@@ -50,11 +50,6 @@ def is_garbled(texts: Iterable[str]) -> bool:
   )
 
 
-def leaks_turn(texts: Iterable[str]) -> bool:
-  """An answer with the marker of another turn: generation went on, or a template stands in the text."""
-  return any(_TURN.search(text) or _goes_on(text) for text in texts)
-
-
 def is_templated(texts: Iterable[str]) -> bool:
   """A prompt that is what a chat template makes of a conversation, and would be templated twice."""
   return any(map(_is_templated, texts))
@@ -69,9 +64,9 @@ def _is_templated(text: str) -> bool:
   return not text[: asked.start()].strip() or bool(_REPLY_IS_NEXT.search(text[-40:]))
 
 
-def _goes_on(answer: str) -> bool:
+def _leaks_turn(answer: str) -> bool:
   asked = answer.find(" Human: ")
-  return asked >= 0 and answer.find(" Assistant: ", asked) >= 0
+  return bool(_TURN.search(answer)) or (asked >= 0 and answer.find(" Assistant: ", asked) >= 0)
 
 
 def contents(messages: Sequence[Message], role: str | None = None) -> list[str]:
@@ -179,7 +174,7 @@ CHECKS = table_of(
     "have an answer that holds the marker of a turn (Human:, <|im_end|>, [INST], ...)",
     "Generation went on into the next turn, or a template was written into it: the marker predicts the label.",
     "cut the answer at the marker, or drop these rows",
-    **each_answer(lambda record, answer: leaks_turn(contents(answer, "assistant"))),
+    **each_answer(lambda record, answer: any(map(_leaks_turn, contents(answer, "assistant")))),
     of_chat=True,
   ),
   Check(
@@ -225,11 +220,7 @@ CHECKS = table_of(
 def _by_rating(material: Material) -> list[list[Link]]:
   """To each rating of the same answer: on a side of its own."""
   return [
-    [
-      (hashed((key, name)), 1 << hashed(value) % RATING_SIDES)
-      for name, value in row.ratings.items()
-      if value is not None
-    ]
+    [(hashed((key, name)), 1 << hashed(one) % RATING_SIDES) for name, one in row.ratings.items() if one is not None]
     for row, key in zip(material.records, material.keys, strict=True)
   ]
 
@@ -371,9 +362,8 @@ def rendered_checks(render: Render, render_steps: Render | None, max_length: int
       return
     if render_steps:
       done = render_steps([(row.prompt, row.steps, row.origin) for row, _ in rows.values()], [])
-    flawed[OVER_LENGTH] |= {
-      key for key, one in zip(keys, done, strict=True) if one is not None and len(one.ids) > max_length
-    }
+    lengths = [len(one.ids) if one else 0 for one in done]
+    flawed[OVER_LENGTH] |= {key for key, length in zip(keys, lengths, strict=True) if length > max_length}
 
   def check_of(name: str) -> Check:
     def of_answer(row: Record, answer: list[Message]) -> bool:

@@ -1,7 +1,7 @@
 """Data of any kind and size, audited slice by slice: each row by the checks of what it is, and what is left of it."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from ..records import (
   ratings_of,
 )
 from . import TABLES, Audit, about_attributes, note_ratings
-from .findings import Check, Finding, Material, digest
+from .findings import Check, Finding, Material, Test, digest
 
 Pair = tuple[int, int]
 """Places of the better and the worse completion."""
@@ -35,9 +35,9 @@ class Dropped(NamedTuple):
   """Those that are gone from rankings that stay."""
 
 
-def drop_rows(rows: Sequence[Record], findings: Iterable[Finding]) -> Dropped:
+def drop_rows(rows: Mapping[int, Record], findings: Iterable[Finding]) -> Dropped:
   """A ranking loses the completions that have the flaw (of a pair that has it together one); others go as a whole."""
-  audited = [(number, *one) for number, row in enumerate(rows) for one in _audited(row)]
+  audited = [(number, *one) for number, row in rows.items() for one in _audited(row)]
   gone: dict[int, str] = {}
   cut: dict[int, dict[int, str]] = defaultdict(dict)
   for finding in findings:
@@ -51,23 +51,23 @@ def drop_rows(rows: Sequence[Record], findings: Iterable[Finding]) -> Dropped:
       if pairs[0][1] is None:
         gone[number] = finding.check
         continue
-      cut[number] |= dict.fromkeys(_completions(rows[number], pairs, finding, cut[number]), finding.check)
+      new = _completions(rows[number], pairs, finding.of_answer, set(cut[number]))
+      cut[number] |= dict.fromkeys(new, finding.check)
       if not ordered_pairs(_without(rows[number], cut[number])):
         gone[number] = finding.check
-  kept = {number: _without(row, cut.get(number)) for number, row in enumerate(rows) if number not in gone}
+  kept = {number: _without(row, cut.get(number)) for number, row in rows.items() if number not in gone}
   completions = Counter(check for number, lost in cut.items() if number not in gone for check in lost.values())
   return Dropped(kept, Counter(gone.values()), completions)
 
 
 def _completions(
-  ranking: Ranking, found: list[tuple[Comparison, Pair]], finding: Finding, lost: dict[int, str]
+  ranking: Ranking, found: list[tuple[Comparison, Pair]], flawed: Test | None, lost: set[int]
 ) -> set[int]:
-  flawed = finding.of_answer
   if flawed:
     sides = [(record, zip(pair, (record.chosen, record.rejected), strict=True)) for record, pair in found]
-    return {place for record, two in sides for place, answer in two if flawed(record, answer)} - lost.keys()
+    return {place for record, two in sides for place, answer in two if flawed(record, answer)} - lost
   texts = [digest(completion, {}) for completion in ranking.completions]
-  pairs = [pair for _, pair in found if not lost.keys() & set(pair)]
+  pairs = [pair for _, pair in found if lost.isdisjoint(pair)]
   chosen: set[int] = set()
   while pairs:
     degree = Counter(place for pair in pairs for place in pair)
@@ -116,19 +116,15 @@ def _audited(row: Record) -> list[tuple[Record, Pair | None]]:
   return [(one, None) for one in (ratings_of(row) if kind_of_row(row) in AUDITED_AS else [row])]
 
 
-def _by_type(rows: list[Record]) -> dict[type, tuple[list[int], list[Record], list[Record]]]:
-  """Of each type that is audited: the places of the rows, the rows, and what is audited of them."""
-  parts: dict[type, tuple[list[int], list[Record], list[Record]]] = {}
+def _by_type(rows: list[Record]) -> dict[type, dict[int, Record]]:
+  """{what they are audited as: {place: row}}."""
+  parts: defaultdict[type, dict[int, Record]] = defaultdict(dict)
   for place, row in enumerate(rows):
-    kind = AUDITED_AS.get(kind_of_row(row), type(row))
-    places, whole, audited = parts.setdefault(kind, ([], [], []))
-    places.append(place)
-    whole.append(row)
-    audited += [one for one, _ in _audited(row)]
+    parts[AUDITED_AS.get(kind_of_row(row), type(row))][place] = row
   return parts
 
 
-def _counts(kind: type, rows: list[Record], audited: list[Record]) -> dict[str, int]:
+def _counts(kind: type, rows: Collection[Record], audited: list[Record]) -> dict[str, int]:
   if kind is Comparison:
     return {"comparisons": len(audited)}
   if kind in (Ranking, Rated):
@@ -156,14 +152,15 @@ class Survey:
     self.completions_dropped: Counter[str] = Counter()
 
   def add(self, records: Records) -> None:
-    for kind, (_, rows, audited) in _by_type(records.rows).items():
+    for kind, rows in _by_type(records.rows).items():
       if kind not in self.audits:
         called, checks = TABLES[kind]
         self.audits[kind] = Audit(called, [*self.more(kind), *checks.values()], rendered=self.rendered)
+      audited = [one for row in rows.values() for one, _ in _audited(row)]
       material = Material(audited, self.eval_prompts)
       self.audits[kind].add(material)
       self.prompts.update(key[0] for key in material.keys)
-      self.counts.update(_counts(kind, rows, audited))
+      self.counts.update(_counts(kind, rows.values(), audited))
     self.kinds.update(map(kind_of_row, records.rows))
     self.equal_scores += data.equal_scores(records)
     note_ratings(self.ratings, (one for row in records.rows if is_rated(row) for one in ratings_of(row)))
@@ -182,11 +179,11 @@ class Survey:
   def left(self, records: Records, checks: Iterable[str]) -> dict[int, Record]:
     """What these checks leave of the next slice, by its place; counts the rest."""
     kept: dict[int, Record] = {}
-    for kind, (places, rows, audited) in _by_type(records.rows).items():
-      here = [one for one in self.findings[kind] if one.check in checks]
-      done = drop_rows(rows, [one.within(self.passed[kind], len(audited)) for one in here])
-      self.passed[kind] += len(audited)
-      kept |= {places[place]: row for place, row in done.rows.items()}
+    for kind, rows in _by_type(records.rows).items():
+      here, count = self.passed[kind], sum(len(_audited(row)) for row in rows.values())
+      done = drop_rows(rows, [one.within(here, count) for one in self.findings[kind] if one.check in checks])
+      self.passed[kind] += count
+      kept |= done.rows
       self.rows_dropped += done.by_check
       self.completions_dropped += done.completions
     return dict(sorted(kept.items()))
