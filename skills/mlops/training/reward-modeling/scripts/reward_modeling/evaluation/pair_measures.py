@@ -8,6 +8,7 @@ import numpy as np
 from scipy import special
 
 from ..errors import RunError
+from ..results import Number
 from .intervals import Estimate, Groups, accuracy, accuracy_where, difference, floats, group_index, spearman, weights_of
 
 BINS = 10
@@ -107,6 +108,8 @@ class PairSummary(Calibration):
   """The bins of `ece`: how sure, how right."""
   blind: Blind
   """What a model that knows nothing gets."""
+  ceiling: Number = None
+  """The highest `micro_accuracy` that there can be, where people labeled a pair both ways."""
 
 
 @dataclass(frozen=True)
@@ -220,11 +223,11 @@ def summarize_pairs(
   groups: Groups = None,
   subsets: Sequence[Hashable] | None = None,
   weights=None,
-  **lost: int,
+  **more: Number,
 ) -> PairSummary:
   """All arguments: [pairs]. Weights enter accuracies except `micro_accuracy`, log-loss, Brier and calibration.
 
-  lost: `not_scored`, `truncated`, `not_rendered`. Raises DataError without pairs, RunError for rewards that are not finite.
+  more: `not_scored`, `truncated`, `not_rendered`, `ceiling`. Raises DataError without pairs, RunError for rewards that are not finite.
   """
   n = len(chosen)
   weights, index = weights_of(weights, n), group_index(groups, n)
@@ -240,7 +243,7 @@ def summarize_pairs(
   return PairSummary(
     n_pairs=n,
     n_prompts=int(index.max()) + 1,
-    **{"not_scored": 0, "truncated": 0, "not_rendered": 0, **lost},
+    **{"not_scored": 0, "truncated": 0, "not_rendered": 0, **more},
     accuracy=accuracy(outcomes, index, weights),
     ties=int(np.sum(outcomes == 0.5)),
     tie_share=float(np.mean(outcomes == 0.5)),

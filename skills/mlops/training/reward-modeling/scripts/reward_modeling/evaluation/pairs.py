@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..data.audit.findings import Material, agreement
 from ..data.records import Comparison
 from ..errors import DataError
 from .inputs import (
@@ -86,6 +87,7 @@ def evaluate_pairs(
     subsets=subsets(pairs, subset_column),
     weights=[pair.weight for pair in pairs],
     not_scored=len(comparisons) - len(kept),
+    ceiling=highest if (highest := agreement(chain(*Material(pairs).links), 1)) < 1 else None,
     **{name: counts[name] - before.get(name, 0) for name in ("truncated", "not_rendered")},
   )
   model.warn_of_losses(before)
@@ -176,6 +178,11 @@ PAIR_DIAGNOSTICS: dict[str, Diagnostic] = {
     lambda s: s.accuracy.high < 0.5,
     "accuracy {accuracy:.3f} is below chance",
     "check that chosen and rejected are not swapped",
+  ),
+  "ceiling": Diagnostic(
+    lambda s: s.ceiling is not None,
+    "{ceiling:.1%} is the highest micro_accuracy that there can be: the labels of some pairs contradict each other",
+    "compare with it rather than with 100%",
   ),
   "length_baseline": Diagnostic(
     lambda s: s.length.gain_over_baseline.low <= 0,

@@ -105,6 +105,17 @@ def _longer(pair: Comparison) -> int:
   return chosen - rejected
 
 
+_RATER = re.compile("annotator|rater|worker|labell?er|voter|reviewer|judge", re.IGNORECASE).search
+
+
+def _again(material: Material) -> list[list[Link]]:
+  """To equal records with equal ratings, of the same person where a column names people."""
+  return [
+    [(hashed((own, getattr(row, "ratings", 0), [row.metadata[name] for name in filter(_RATER, row.metadata)])), 1)]
+    for row, own in zip(material.records, material.links, strict=True)
+  ]
+
+
 CHECKS = table_of(
   Check(
     "empty_answer",
@@ -143,15 +154,15 @@ CHECKS = table_of(
     "warning",
     "repeat an earlier pair",
     "They count twice in training, and may be evaluated on after they were seen.",
-    "drop them, unless they are separate labels of the same answers",
-    links=attrgetter("links"),
+    "drop them, unless each is the label of another person",
+    links=_again,
   ),
   Check(
     "contradiction",
     "warning",
     "also occur with the opposite label",
     "No model can satisfy both: they bound the accuracy that can be reached.",
-    "keep the majority's label, or drop both",
+    "keep all labels of several people, of which the share is learned; else drop both",
     links=attrgetter("links"),
     opposes=True,
   ),
@@ -238,7 +249,12 @@ RATING_SIDES = 61
 """Two different ratings are taken for equal once in so many."""
 RATED_CHECKS = table_of(
   *(CHECKS[name] for name in ("empty_answer", "no_final_answer", "duplicate", "train_eval_overlap", "roles")),
-  replace(CHECKS["contradiction"], what="are rated otherwise elsewhere", advice="average them", links=_by_rating),
+  replace(
+    CHECKS["contradiction"],
+    what="are rated otherwise elsewhere",
+    advice="keep ratings by several people, whose mean is learned",
+    links=_by_rating,
+  ),
   *(CHECKS[name] for name in ("leaked_turn", "templated", "encoding")),
 )
 
