@@ -71,7 +71,9 @@ def test_prompts_that_the_model_was_trained_on_are_counted(tiny, tmp_path):
     page = ("--report", tmp_path / f"report{seen}")
     assert run_main("evaluate.py", "--model_name_or_path", out, "--dataset_name", asked, *page).returncode == 0
     assert f"it was trained on {seen} of these. On these: " in (page[1] / "README.md").read_text()
-    others = run_main("evaluate.py", "--model_name_or_path", out, "--dataset_name", files[2]).json["diagnostics"]
+    found = run_main("evaluate.py", "--model_name_or_path", out, "--dataset_name", files[2]).json
+    assert found["prompts_trained_on"] == 0
+    others = found["diagnostics"]
     more = ("--dataset_name", files[2], "--eval_dataset_name", asked, "--output_dir", tmp_path / f"more{seen}")
     dry = run_main("train.py", "--model_name_or_path", out, *more, "--dry_run")
     assert [line.split(" (")[0] for line in dry.json["diagnostics"]] == [

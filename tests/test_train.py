@@ -10,7 +10,7 @@ import pytest
 
 from conftest import QUICK, run_main, run_script, start_script, tensorboard_scalars, toy_pairs, write_jsonl
 from reward_modeling import terminal
-from reward_modeling.output_folder import SEAL, is_complete_checkpoint
+from reward_modeling.output_folder import SEAL, TRAINED_ON, is_complete_checkpoint
 
 SHORT = ("--learning_rate", "3e-3", "--max_steps", "3", "--save_strategy", "no", "--per_device_train_batch_size", "8")
 
@@ -74,6 +74,18 @@ def killed(tiny, toy_file, toy_model, tmp_path_factory) -> Path:
     (half / SEAL).unlink(missing_ok=True)
   (half / "trainer_state.json").write_text('{"global_step": 2')
   return out
+
+
+def test_a_checkpoint_of_a_killed_run_knows_its_prompts_wherever_it_is(killed, toy_file, toy_model, tmp_path):
+  moved = shutil.copytree(killed / "checkpoint-10", tmp_path / "moved")
+  whole = toy_model[0] / TRAINED_ON
+  assert (killed / TRAINED_ON).read_text() == (moved / TRAINED_ON).read_text() == whole.read_text()
+  found = run_main("evaluate.py", "--model_name_or_path", moved, "--dataset_name", toy_file).json
+  held_out = toy_model[1]["evaluation"]["n_prompts"]
+  assert found["prompts_trained_on"] == found["n_prompts"] - held_out > 0
+  (moved / TRAINED_ON).unlink()
+  again = run_main("evaluate.py", "--model_name_or_path", moved, "--dataset_name", toy_file).json
+  assert again["prompts_trained_on"] is None, "unknown, and not that it was none"
 
 
 def test_resuming_another_run_is_refused(killed, tiny, toy_file, tmp_path):

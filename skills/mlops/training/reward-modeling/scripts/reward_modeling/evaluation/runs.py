@@ -106,7 +106,7 @@ def _evaluated(
     "format": records.format,
     "set_aside": records.set_aside,
     "diagnostics": [*seen.told(), *diagnostics],
-    "prompts_trained_on": seen.count or None,
+    "prompts_trained_on": seen.count,
     "output": settings.output and str(Path(settings.output)),
     **how,
   }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,8 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from .. import quantized
 from ..errors import ModelError, RunError
-from ..output_folder import discard_checkpoints, last_complete_checkpoint
+from ..output_folder import TRAINED_ON, discard_checkpoints, last_complete_checkpoint
+from ..outputs import write_whole
 from ..terminal import QUIET_SECONDS, check_interrupted, console, log, progress
 from . import configuration, resuming, sharding
 from .packed import drops_attention, packed_batches
@@ -67,11 +69,13 @@ def fit(
   resume: str | None = None,
   loss: dict[str, object],
   shared_prefix: bool | None = None,
+  trained_on: Iterable[str] | None = None,
   **own: object,
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
   """Train a reward model. Returns what `run` returns.
 
-  loss: settings that must be the same for a run to be resumed. shared_prefix: None where it is faster. own: arguments of this class of trainer.
+  loss: settings that must be the same for a run to be resumed. shared_prefix: None where it is faster. trained_on: hashes of
+  prompts, kept beside every checkpoint. own: arguments of this class of trainer.
   Raises ModelError when the trainer refuses the model, RunError for a NaN or infinite loss or a run that cannot be resumed.
   """
   identity = {name: getattr(arguments, name) for name in resuming.IDENTITY_FIELDS} | loss
@@ -80,6 +84,8 @@ def fit(
   identity = {name: str(value) for name, value in identity.items()}
   identity |= {"data_sha256": resuming.rows_digest(rows.dataset), "fingerprint": renderer.fingerprint, "head": head}
   resuming.start_run(arguments.output_dir, arguments.process_index, identity, resume)
+  if trained_on is not None and arguments.process_index == 0:
+    write_whole(Path(arguments.output_dir) / TRAINED_ON, sorted(trained_on))
   sharding.shard_on_cpus_too(arguments)
   dropout = peft_config.lora_dropout if peft_config else 0.0
   try:
@@ -213,7 +219,11 @@ class Watch(TrainerCallback):
 
     PartialState().wait_for_everyone()  # each process writes a part
     if state.is_world_process_zero:
-      resuming.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+      out = Path(args.output_dir)
+      folder = out / f"checkpoint-{state.global_step}"
+      if (out / TRAINED_ON).exists():
+        shutil.copy(out / TRAINED_ON, folder)
+      resuming.seal(folder)
 
   def on_train_begin(self, args: Arguments, state: TrainerState, *_: object, **__: object) -> None:
     if state.is_world_process_zero and console().is_terminal:

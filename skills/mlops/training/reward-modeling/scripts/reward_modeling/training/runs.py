@@ -19,9 +19,7 @@ from ..evaluation.steps import StepEvaluation
 from ..heads import head_name
 from ..hf import Arguments, Model
 from ..lengths import longest_input, positions
-from ..output_folder import TRAINED_ON
 from ..output_folder import checkpoints as checkpoints_in
-from ..outputs import write_whole
 from ..terminal import listed, log, warn
 from . import configuration
 from .data import Learner, not_learned
@@ -76,9 +74,9 @@ def train(kind: Learner, settings: Settings, fields: Mapping[str, object]) -> Mo
     from .folds import cross_validate  # here, since some loaders leave it out: main_guard says so
 
     validation = cross_validate(kind, settings, fields, rows.records, lambda: _model(kind, settings))
-  model, training = kind.fit(
-    loaded.model, renderer, rows, config, head=loaded.head, eval_rows=eval_rows, peft_config=lora, resume=resume
-  )
+  known = trained_prompts(settings.model_name_or_path) | hashed_prompts(rows.records)
+  run = {"head": loaded.head, "eval_rows": eval_rows, "peft_config": lora, "resume": resume, "trained_on": known}
+  model, training = kind.fit(loaded.model, renderer, rows, config, **run)
   if config.process_index != 0:
     return None
   training |= {"head": loaded.head, "counts": result["counts"], "base_model": settings.model_name_or_path}
@@ -109,7 +107,7 @@ def _told(
   for one in found:
     log(f"- {one}")
   if report:
-    said |= {"diagnostics": [*seen.told(), *found], "prompts_trained_on": seen.count or None}
+    said |= {"diagnostics": [*seen.told(), *found], "prompts_trained_on": seen.count}
     report.add_held_out(evaluation, settings, folds, **said)
   return found
 
@@ -138,8 +136,6 @@ def _saved(
 
     training["cross_validation"] = {"folds": kind.folds, **headline(evaluation.summary)}
   card = kind.save(model, renderer, output_dir, training=training, reward=reward)
-  known = trained_prompts(str(training["base_model"])) | hashed_prompts(trained_on)
-  write_whole(output_dir / TRAINED_ON, sorted(known))
   _say_what_is_saved(output_dir, card["reload_difference"])
   training.pop("log")
   kept = {name: card[name] for name in ("fingerprint", "reload_difference")}
