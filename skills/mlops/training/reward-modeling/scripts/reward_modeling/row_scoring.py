@@ -84,9 +84,19 @@ def score(settings: ScoreSettings) -> ScoringResult | None:
 
 
 def _flags_under(settings: ScoreSettings, model: Model) -> float | None:
-  if settings.threshold is not None and not (settings.server or isinstance(model, ProcessRewardModel)):
-    raise UsageError(NO_STEPS, hint="leave it out")
-  return getattr(model, "saved_threshold", None) if settings.threshold is None else settings.threshold
+  given = settings.threshold
+  if not isinstance(model, ProcessRewardModel):
+    if given is not None and not settings.server:
+      raise UsageError(NO_STEPS, hint="leave it out")
+    return given
+  model.check_threshold(given)
+  threshold, auroc_low = model.saved_threshold if given is None else given, model.saved.get("auroc_low")
+  if threshold is not None and auroc_low is not None and auroc_low <= 0.5:
+    model.notes.append(
+      "the evaluation of its training did not show that it tells wrong steps from right ones: flags may be chance"
+    )
+    warn(model.notes[-1])
+  return threshold
 
 
 def parts_of(model: Model) -> list[RewardModel | ProcessRewardModel]:
@@ -227,7 +237,7 @@ class RowSummary:
   def __init__(self, settings: ScoreSettings, threshold: float | None = None):
     self.settings, self.counts, self.total, self.first_lost = settings, Counter(), 0.0, None
     self.threshold = threshold
-    self.first: list[list[Ranked]] = []
+    self.first: list[list[tuple[Ranked, int | None]]] = []
 
   def of(self, scored: Iterable[ScoredRanking]) -> Iterator[dict[str, object]]:
     """The rows to write."""
@@ -251,7 +261,7 @@ class RowSummary:
       if settings.rank or settings.best_of:
         ordered = ranked(scores, ranking.completions)[: None if settings.rank else 1]
       if len(self.first) < SHOWN_PROMPTS:
-        self.first.append(ordered)
+        self.first.append([(item, columns[item.index].get("first_flagged")) for item in ordered])
       yield result_row(ranking, ordered, columns, settings)
 
   def warn_of_lost_candidates(self) -> None:
@@ -263,14 +273,15 @@ class RowSummary:
       warn(f"{lost} of {prompts} prompts lost candidates, which have no score: {done}{first}")
 
   def show(self) -> None:
+    flags = self.threshold is not None
     rows = [
-      [i, item.score, " ".join(message.get("content") or "" for message in item.completion)[:80]]
+      [i, item.score, *[place] * flags, " ".join(message.get("content") or "" for message in item.completion)[:80]]
       for i, items in enumerate(self.first, 1)
-      for item in items
+      for item, place in items
     ]
     prompts, completions = self.counts["prompts"], self.counts["completions"]
     which = f" of the first {SHOWN_PROMPTS} prompts" if prompts > SHOWN_PROMPTS else ""
-    table(f"rewards{which}", ["prompt", "reward", "completion"], rows)
+    table(f"rewards{which}", ["prompt", "reward", *["first flagged"] * flags, "completion"], rows)
     if prompts < completions == self.counts["steps"]:
       warn(
         "no completion has more than one step: if a row's `completions` are the steps of one solution, "

@@ -197,6 +197,7 @@ def report_steps(settings: EvaluationSettings, records: Records) -> tuple[result
     raise UsageError("--compare evaluates two models on pairs", hint="evaluate each on the steps by itself")
   labeled, others = solutions(records), _threshold_data(settings)
   model = _loaded(settings)
+  model.check_threshold(settings.threshold)
   found = steps.evaluate_steps(
     model, labeled, threshold=settings.threshold, threshold_data=others, subset_column=settings.subset_column
   )
@@ -243,6 +244,7 @@ def report_benchmarks(settings: EvaluationSettings) -> tuple[results.BenchmarkRe
   if not settings.overlong and "truncate_left" in model.renderer.policies:
     model.renderer.overlong = "truncate_left"  # as RewardBench, RM-Bench and RMB do: every item counts
   if settings.threshold is not None:
+    model.check_threshold(settings.threshold)
     threshold = settings.threshold, "given"
   elif of_steps and others is not None:
     chosen, _ = choose_threshold(labeled_steps(others, steps.score_steps(model, others)))

@@ -128,8 +128,10 @@ def _saved(
     made["attribute_weights"] = {one.name: one.weight for one in kind.heads}
   evaluation, rewards, called = kind.evaluate(model, renderer, held_out, trained_on[:STATISTICS_SAMPLE])
   source = f"{'held-out' if held_out else 'training'} {called}"
-  best = evaluation.summary.threshold.best if isinstance(evaluation, StepEvaluation) else None
-  reward = RewardStatistics(float(np.mean(rewards)), float(np.std(rewards)), len(rewards), source, best)
+  reward = RewardStatistics(float(np.mean(rewards)), float(np.std(rewards)), len(rewards), source)
+  if isinstance(evaluation, StepEvaluation):
+    found = evaluation.summary
+    reward = replace(reward, threshold=found.threshold.best, auroc_low=found.auroc and max(found.auroc.low, 0.0))
   if validation:
     evaluation, made["folds"] = validation
     from .folds import headline
