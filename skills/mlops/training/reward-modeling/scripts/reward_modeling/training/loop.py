@@ -18,7 +18,6 @@ from transformers.trainer_utils import rotate_checkpoints
 from .. import quantized
 from ..errors import ModelError, RunError
 from ..output_folder import TRAINED_ON, discard_checkpoints, last_complete_checkpoint
-from ..outputs import write_whole
 from ..terminal import QUIET_SECONDS, check_interrupted, console, log, progress
 from . import configuration, resuming, sharding
 from .packed import drops_attention, packed_batches
@@ -74,20 +73,17 @@ def fit(
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
   """Train a reward model. Returns what `run` returns.
 
-  loss: settings that must be the same for a run to be resumed. shared_prefix: None where it is faster. trained_on: hashes of
-  prompts, kept beside every checkpoint. own: arguments of this class of trainer.
-  Raises ModelError when the trainer refuses the model, RunError for a NaN or infinite loss or a run that cannot be resumed.
+  loss: settings that must be the same for a run to be resumed. shared_prefix: None where it is faster. trained_on: hashes,
+  for checkpoints. own: of this class of trainer. Raises ModelError when it refuses the model, RunError for a NaN or infinite loss or
+  a run that cannot be resumed.
   """
   identity = {name: getattr(arguments, name) for name in resuming.IDENTITY_FIELDS} | loss
-  identity["lora"] = peft_config and list(configuration.lora_summary(peft_config).values())
-  identity["in_4bit"] = quantized.is_quantized(model)
+  lora = peft_config and list(configuration.lora_summary(peft_config).values())
+  identity |= {"lora": lora, "in_4bit": quantized.is_quantized(model)}
   identity = {name: str(value) for name, value in identity.items()}
   identity |= {"data_sha256": resuming.rows_digest(rows.dataset), "fingerprint": renderer.fingerprint, "head": head}
-  resuming.start_run(arguments.output_dir, arguments.process_index, identity, resume)
-  if trained_on is not None and arguments.process_index == 0:
-    write_whole(Path(arguments.output_dir) / TRAINED_ON, sorted(trained_on))
+  resuming.start_run(arguments.output_dir, arguments.process_index, identity, resume, trained_on)
   sharding.shard_on_cpus_too(arguments)
-  dropout = peft_config.lora_dropout if peft_config else 0.0
   try:
     if quantized.is_quantized(model):
       model = quantized.with_adapter(model, peft_config)
@@ -107,8 +103,8 @@ def fit(
   except (ValueError, TypeError) as error:
     raise ModelError(f"the model cannot be trained: {error}") from error
   for name, module in trainer.model.named_modules():
-    if dropout and "lora_dropout" in name and isinstance(module, torch.nn.Dropout):
-      module.p = dropout  # which TRL's trainer switches off with those of the model
+    if peft_config and "lora_dropout" in name and isinstance(module, torch.nn.Dropout):
+      module.p = peft_config.lora_dropout  # which TRL's trainer switches off with those of the model
   log(f"training: {rows.size} in {len(rows.dataset)} rows, {arguments.world_size} process(es)")
   plain = sharding.skeleton(trainer)
   if (arguments.bf16 or arguments.fp16) and head in ("new", "loaded"):
