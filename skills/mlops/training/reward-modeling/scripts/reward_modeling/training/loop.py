@@ -73,9 +73,8 @@ def fit(
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
   """Train a reward model. Returns what `run` returns.
 
-  loss: settings that must be the same for a run to be resumed. shared_prefix: None where it is faster. trained_on: hashes,
-  for checkpoints. own: of this class of trainer. Raises ModelError when it refuses the model, RunError for a NaN or infinite loss or
-  a run that cannot be resumed.
+  loss: settings that must be the same for a run to be resumed. shared_prefix: None where it is faster. own: of this trainer.
+  Raises ModelError when it refuses the model, RunError for a NaN or infinite loss or a run that cannot be resumed.
   """
   identity = {name: getattr(arguments, name) for name in resuming.IDENTITY_FIELDS} | loss
   lora = peft_config and list(configuration.lora_summary(peft_config).values())
