@@ -77,7 +77,7 @@ def killed(tiny, toy_file, toy_model, tmp_path_factory) -> Path:
 
 
 def test_a_checkpoint_of_a_killed_run_knows_its_prompts_wherever_it_is(killed, toy_file, toy_model, tmp_path):
-  moved = shutil.copytree(killed / "checkpoint-10", tmp_path / "moved")
+  moved = shutil.copytree(toy_model[0] / "checkpoint-20", tmp_path / "moved")
   whole = toy_model[0] / TRAINED_ON
   assert (killed / TRAINED_ON).read_text() == (moved / TRAINED_ON).read_text() == whole.read_text()
   found = run_main("evaluate.py", "--model_name_or_path", moved, "--dataset_name", toy_file).json
