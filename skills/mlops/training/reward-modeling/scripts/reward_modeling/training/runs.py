@@ -134,10 +134,12 @@ def _saved(
     reward = replace(reward, threshold=found.threshold.best, auroc_low=found.auroc and max(found.auroc.low, 0.0))
   if validation:
     evaluation, made["folds"] = validation
-    from .folds import headline
+    from .folds import headline, write_rows
 
     training["cross_validation"] = {"folds": kind.folds, **headline(evaluation.summary)}
   card = kind.save(model, renderer, output_dir, training=training, reward=reward)
+  if validation:
+    write_rows(evaluation, output_dir)
   _say_what_is_saved(output_dir, card["reload_difference"])
   training.pop("log")
   kept = {name: card[name] for name in ("fingerprint", "reload_difference")}
