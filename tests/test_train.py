@@ -76,10 +76,9 @@ def killed(tiny, toy_file, toy_model, tmp_path_factory) -> Path:
   return out
 
 
-def test_a_checkpoint_of_a_killed_run_knows_its_prompts_wherever_it_is(killed, toy_file, toy_model, tmp_path):
+def test_a_checkpoint_knows_its_prompts_wherever_it_is(toy_file, toy_model, tmp_path):
   moved = shutil.copytree(toy_model[0] / "checkpoint-20", tmp_path / "moved")
-  whole = toy_model[0] / TRAINED_ON
-  assert (killed / TRAINED_ON).read_text() == (moved / TRAINED_ON).read_text() == whole.read_text()
+  assert (moved / TRAINED_ON).read_text() == (toy_model[0] / TRAINED_ON).read_text()
   found = run_main("evaluate.py", "--model_name_or_path", moved, "--dataset_name", toy_file).json
   held_out = toy_model[1]["evaluation"]["n_prompts"]
   assert found["prompts_trained_on"] == found["n_prompts"] - held_out > 0
@@ -165,6 +164,25 @@ def test_a_run_killed_before_it_deleted_an_old_checkpoint_deletes_it_when_resume
   assert done.returncode == 0, done.stderr
   assert sorted(path.name for path in killed.glob("checkpoint-*")) == written[-2:]
   assert scores(killed, toy_file) == scores(whole, toy_file)
+
+
+@pytest.mark.parametrize(
+  ("more", "steps", "every"),
+  [
+    (("--max_steps", "10"), 10, 3),
+    (("--num_train_epochs", "3", "--per_device_train_batch_size", "32"), 9, 3),
+    (("--max_steps", "10", "--save_steps", "7"), 10, 7),
+    (("--max_steps", "4000"), 4000, 500),
+  ],
+)
+def test_a_short_run_is_saved_at_each_quarter(tiny, toy_file, tmp_path, more, steps, every):
+  dry = train(*command(tiny("qwen2"), toy_file, tmp_path / "out", *more, "--dry_run")).json["settings"]
+  assert (dry["optimizer_steps"], dry["save_steps"]) == (steps, every)
+  if every == 3:
+    done = train(*command(tiny("qwen2"), toy_file, tmp_path / "out", *more, "--save_total_limit", "9"))
+    assert done.returncode == 0, done.stderr
+    written = {int(path.name.rpartition("-")[2]) for path in (tmp_path / "out").glob("checkpoint-*")}
+    assert written == {*range(3, steps + 1, 3), steps}
 
 
 @pytest.mark.parametrize(

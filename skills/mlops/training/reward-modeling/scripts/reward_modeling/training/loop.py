@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,6 +17,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from .. import quantized
 from ..errors import ModelError, RunError
 from ..output_folder import TRAINED_ON, discard_checkpoints, last_complete_checkpoint
+from ..outputs import write_whole
 from ..terminal import QUIET_SECONDS, check_interrupted, console, log, progress
 from . import configuration, resuming, sharding
 from .packed import drops_attention, packed_batches
@@ -68,7 +68,7 @@ def fit(
   resume: str | None = None,
   loss: dict[str, object],
   shared_prefix: bool | None = None,
-  trained_on: Iterable[str] | None = None,
+  trained_on: Iterable[str] = (),
   **own: object,
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
   """Train a reward model. Returns what `run` returns.
@@ -81,7 +81,7 @@ def fit(
   identity |= {"lora": lora, "in_4bit": quantized.is_quantized(model)}
   identity = {name: str(value) for name, value in identity.items()}
   identity |= {"data_sha256": resuming.rows_digest(rows.dataset), "fingerprint": renderer.fingerprint, "head": head}
-  resuming.start_run(arguments.output_dir, arguments.process_index, identity, resume, trained_on)
+  resuming.start_run(arguments.output_dir, arguments.process_index, identity, resume)
   sharding.shard_on_cpus_too(arguments)
   try:
     if quantized.is_quantized(model):
@@ -111,7 +111,7 @@ def fit(
 
     keep_head_in_float32(trainer.model)
   with packed_batches(trainer, shared_prefix) as why_padded:
-    model, summary = run(trainer, resume)
+    model, summary = run(trainer, resume, trained_on)
   summary["batches"] = f"padded, since {why_padded}" if why_padded else "packed"
   quantized.compute_in(model, torch.float32)
   return (sharding.gathered(model, plain, arguments.device) if plain is not None else model), summary
@@ -124,12 +124,12 @@ def _with_lengths(dataset: Dataset, arguments: Arguments) -> Dataset:
   return dataset.add_column(arguments.length_column_name, configuration.tokens_of(dataset))
 
 
-def run(trainer: Trainer, resume: str | None) -> tuple[torch.nn.Module, dict[str, Any]]:
-  """Returns the model in memory (a PEFT model where one is trained) and a summary."""
+def run(trainer: Trainer, resume: str | None, trained_on: Iterable[str] = ()) -> tuple[torch.nn.Module, dict[str, Any]]:
+  """Returns the model in memory (a PEFT model where one is trained) and a summary. trained_on: hashes, kept in checkpoints."""
   arguments = trainer.args
   for other in (PrinterCallback, ProgressCallback):
     trainer.remove_callback(other)
-  watch, batches, step = Watch(), trainer.get_batch_samples, trainer.training_step
+  watch, batches, step = Watch(trained_on), trainer.get_batch_samples, trainer.training_step
   trainer.add_callback(watch)
   trainer.get_batch_samples = lambda *more: ([], None) if watch.was_complete else batches(*more)
 
@@ -173,7 +173,8 @@ def run(trainer: Trainer, resume: str | None) -> tuple[torch.nn.Module, dict[str
 class Watch(TrainerCallback):
   """losses: (step, its loss on the device) of each batch since they were last checked."""
 
-  def __init__(self) -> None:
+  def __init__(self, trained_on: Iterable[str] = ()) -> None:
+    self.trained_on = trained_on
     self.losses: list[tuple[int, torch.Tensor]] = []
     self.shown = contextlib.ExitStack()  # of a terminal's bar
     self.advance: Callable[[int], None] = lambda done: None
@@ -214,10 +215,9 @@ class Watch(TrainerCallback):
 
     PartialState().wait_for_everyone()  # each process writes a part
     if state.is_world_process_zero:
-      out = Path(args.output_dir)
-      folder = out / f"checkpoint-{state.global_step}"
-      if (out / TRAINED_ON).exists():
-        shutil.copy(out / TRAINED_ON, folder)
+      folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+      if self.trained_on:
+        write_whole(folder / TRAINED_ON, self.trained_on)
       resuming.seal(folder)
 
   def on_train_begin(self, args: Arguments, state: TrainerState, *_: object, **__: object) -> None:

@@ -120,14 +120,8 @@ def rows_digest(rows: Iterable[object]) -> str:
   return found.hexdigest()[:16]
 
 
-def start_run(
-  output_dir: str | Path,
-  process_index: int,
-  identity: dict[str, object],
-  resume: str | None,
-  trained_on: Iterable[str] | None = None,
-) -> None:
-  """Clear the output folder for a run, and write down its identity and prompts. Raises RunError when another run would be resumed."""
+def start_run(output_dir: str | Path, process_index: int, identity: dict[str, object], resume: str | None) -> None:
+  """Clear the output folder for a run, and write down its identity. Raises RunError when another run would be resumed."""
   before = (read_record(output_dir) or {}) if resume else {}
   known = [(name, before[name], value) for name, value in identity.items() if name in before]
   if changed := [f"{name} ({old} -> {new})" for name, old, new in known if old != new]:
@@ -139,8 +133,6 @@ def start_run(
     )
   if process_index == 0:
     output_folder.start(output_dir, identity, resuming=bool(resume))
-    if trained_on is not None:
-      write_whole(Path(output_dir) / output_folder.TRAINED_ON, sorted(trained_on))
     for folder in checkpoints(output_dir):  # of an older version, or killed between the last file and the seal
       if not (folder / SEAL).exists() and is_complete_checkpoint(folder):
         seal(folder)

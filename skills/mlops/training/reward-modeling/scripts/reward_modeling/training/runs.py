@@ -19,7 +19,9 @@ from ..evaluation.steps import StepEvaluation
 from ..heads import head_name
 from ..hf import Arguments, Model
 from ..lengths import longest_input, positions
+from ..output_folder import TRAINED_ON
 from ..output_folder import checkpoints as checkpoints_in
+from ..outputs import write_whole
 from ..terminal import listed, log, warn
 from . import configuration
 from .data import Learner, not_learned
@@ -50,6 +52,7 @@ def train(kind: Learner, settings: Settings, fields: Mapping[str, object]) -> Mo
   eval_rows = kind.render(data.held_out, renderer, drop, held_out=True) if data.held_out else None
   held_out = eval_rows.records if eval_rows and drop else data.held_out
   config, reason = _config(kind, settings, fields, loaded.model.num_parameters(), bool(eval_rows))
+  configuration.save_short_runs(config, fields, len(rows.dataset))
   log(f"settings for {reason}: {listed(configuration.config_summary(config, fields))}")
   seen = _seen(settings.model_name_or_path, rows.records if kind.folds else held_out)
   result = {
@@ -74,7 +77,7 @@ def train(kind: Learner, settings: Settings, fields: Mapping[str, object]) -> Mo
     from .folds import cross_validate  # here, since some loaders leave it out: main_guard says so
 
     validation = cross_validate(kind, settings, fields, rows.records, lambda: _model(kind, settings))
-  known = trained_prompts(settings.model_name_or_path) | hashed_prompts(rows.records)
+  known = sorted(trained_prompts(settings.model_name_or_path) | hashed_prompts(rows.records))
   run = {"head": loaded.head, "eval_rows": eval_rows, "peft_config": lora, "resume": resume, "trained_on": known}
   model, training = kind.fit(loaded.model, renderer, rows, config, **run)
   if config.process_index != 0:
@@ -82,6 +85,7 @@ def train(kind: Learner, settings: Settings, fields: Mapping[str, object]) -> Mo
   training |= {"head": loaded.head, "counts": result["counts"], "base_model": settings.model_name_or_path}
   training |= {"dataset": settings.dataset_name, "loss": kind.loss}
   evaluation, made = _saved(kind, model.eval(), renderer, held_out, rows.records, output_dir, training, validation)
+  write_whole(output_dir / TRAINED_ON, known)
   for journal in output_dir.glob(".folds-*"):
     journal.unlink()
   if evaluation:
