@@ -12,6 +12,7 @@ from pathlib import Path
 from . import process, processes
 from .aggregation import NO_ERROR, first_flag, step_rewards
 from .base_rendering import refused_together
+from .data.audit.checks import says_nothing
 from .data.reading import Stream, stream
 from .data.records import Ranking
 from .data.writing import counted, tell_moved, with_metadata
@@ -246,6 +247,7 @@ class RowSummary:
       steps = [reward for own in columns for reward in own.get("step_rewards", ())]
       lost = scores.count(None)
       self.counts.update(prompts=1, completions=len(scores), not_scored=lost, prompts_with_unscored=min(lost, 1))
+      self.counts["empty_completions"] += sum(says_nothing(ranking, answer) for answer in ranking.completions)
       self.counts.update(steps=len(steps), steps_not_scored=steps.count(None))
       for own in columns if self.threshold is not None else ():
         if "step_rewards" not in own:  # of a server's
@@ -282,6 +284,8 @@ class RowSummary:
     prompts, completions = self.counts["prompts"], self.counts["completions"]
     which = f" of the first {SHOWN_PROMPTS} prompts" if prompts > SHOWN_PROMPTS else ""
     table(f"rewards{which}", ["prompt", "reward", *["first flagged"] * flags, "completion"], rows)
+    if empty := self.counts["empty_completions"]:
+      warn(f"{empty} of {completions} completions are empty: what they score says nothing")
     if prompts < completions == self.counts["steps"]:
       warn(
         "no completion has more than one step: if a row's `completions` are the steps of one solution, "

@@ -81,7 +81,7 @@ def contents(messages: Sequence[Message], role: str | None = None) -> list[str]:
 _FOLLOWS = {"start": ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "tool": ("tool", "assistant")}
 
 
-def _says_nothing(record: Record, answer: list[Message]) -> bool:
+def says_nothing(record: Record, answer: list[Message]) -> bool:
   said = [message for message in answer if message["role"] == "assistant"]
   return not any(message["content"].strip() or message.get("tool_calls") for message in said)
 
@@ -123,7 +123,7 @@ CHECKS = table_of(
     "have an answer that says nothing",
     "A failed generation, or a column read wrongly: the model learns to score the absence of text.",
     "drop these rows, or fix the column they come from",
-    **each_answer(_says_nothing),
+    **each_answer(says_nothing),
   ),
   Check(
     "no_final_answer",
