@@ -18,6 +18,7 @@ class ServeSettings(ModelsSettings):
   group: ClassVar = "server"
   host: str = flag("127.0.0.1", "address to listen on; one that others reach needs --key_file", metavar="ADDRESS")
   port: int = flag(8000, "0 takes a free one, which the log names", type=int)
+  root_path: str | None = flag(None, "path under which a proxy offers this server, as /rm", metavar="PATH")
   key_file: str | None = flag(
     None, "file with the key that requests must carry: `Authorization: Bearer KEY`", metavar="FILE"
   )
@@ -28,6 +29,10 @@ class ServeSettings(ModelsSettings):
 
   def __post_init__(self) -> None:
     self.check_models("serve.py")
+    if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
+      raise UsageError(
+        f"--root_path {self.root_path} is not a path such as /rm", hint="start it with /, and end it without"
+      )
     if not 0 <= self.port < 65536:
       raise UsageError(f"--port is from 0 to 65535, not {self.port}")
     if not self.key_file and self.host not in LOOPBACK:
