@@ -421,4 +421,3 @@ def test_votes_that_contradict_each_other_bound_the_accuracy(toy_model, tmp_path
   data = write_jsonl(tmp_path / "votes.jsonl", rows)
   done = run_main("evaluate.py", "--model_name_or_path", toy_model[0], "--dataset_name", data)
   assert done.json["ceiling"] == done.json["micro_accuracy"]["value"] == pytest.approx(0.8)
-  assert any("80.0% is the highest" in line for line in done.json["diagnostics"])

@@ -91,7 +91,7 @@ def test_flags_of_a_model_that_was_at_chance_come_with_a_caveat(trained, tmp_pat
   words = ("--prompt", "hello", "--completions", "one two\nthree four")
   done = run_script("score.py", "--model_name_or_path", blind, *words)
   assert any("flags may be chance" in note for note in done.json["notes"])
-  assert "warning: the evaluation of its training did not show" in done.stderr
+  assert "warning: flags may be chance: training did not show" in done.stderr
   assert "first" in done.stderr and "flagged" in done.stderr
   card["reward"]["auroc_low"] = "low"
   (blind / "reward_model.json").write_text(json.dumps(card))

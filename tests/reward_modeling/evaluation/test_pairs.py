@@ -31,7 +31,6 @@ DESERVING = {
   "not_scored": lambda: summary(np.where(RIGHT, 1, -1) * np.log(4), not_scored=N),
   "chance": lambda: summary(HALF * 0.1),
   "below_chance": lambda: summary(np.where(RIGHT, -1.0, 1.0)),
-  "ceiling": lambda: summary(np.where(RIGHT, 1, -1) * np.log(4), ceiling=0.9),
   "length_baseline": lambda: summary(np.where(RIGHT, 1.0, -1.0), np.where(RIGHT, 9, 1), np.where(RIGHT, 1, 9)),
   "length_bias": lambda: summarize_pairs(LENGTHS, OTHERS, LENGTHS, OTHERS),
   "length_bias_within_prompts": lambda: summary((LENGTHS - OTHERS) * 0.1),

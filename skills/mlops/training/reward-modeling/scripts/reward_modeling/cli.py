@@ -303,9 +303,8 @@ def trainer_fields(config_class: Callable[[], type], words: list[str], prog: str
   given = parser.parse_args(words)
   values = {name: getattr(given, name) for name in _by_name(words)}
   for name, value in values.items():
-    for one in value if isinstance(value, list) else [value]:
-      if isinstance(one, float) and not math.isfinite(one):
-        parser.error(f"argument --{name}: expected a finite number, got '{one}'")
+    if isinstance(value, float) and not math.isfinite(value):
+      parser.error(f"argument --{name}: expected a finite number, got '{value}'")
   return values
 
 

@@ -93,9 +93,7 @@ def _flags_under(settings: ScoreSettings, model: Model) -> float | None:
   model.check_threshold(given)
   threshold, auroc_low = model.saved_threshold if given is None else given, model.saved.get("auroc_low")
   if threshold is not None and auroc_low is not None and auroc_low <= 0.5:
-    model.notes.append(
-      "the evaluation of its training did not show that it tells wrong steps from right ones: flags may be chance"
-    )
+    model.notes.append("flags may be chance: training did not show that it tells wrong steps from right ones")
     warn(model.notes[-1])
   return threshold
 

@@ -174,7 +174,7 @@ def ranks(row: Row) -> Ranking:
 
 
 @_rankings(
-  "a prompt and completions, and in `best` the place of the best one, from 0, which must occur in the first rows",
+  "a prompt and completions, and in `best` the place of the best one, from 0 (which the first rows must have)",
   (_PROMPT, "completions|responses|answers", "best|best_index|chosen_index"),
   {"prompt": "2+2?", "completions": ["4", "5", "four"], "best": 0},
   lambda row: isinstance(row["completions"], list) and number(row["best"], "") in range(len(row["completions"])),
@@ -182,10 +182,10 @@ def ranks(row: Row) -> Ranking:
 )
 def best(row: Row) -> Ranking:
   found, place = completions(row), number(row["best"], "best")
-  places = range(len(found.completions))
-  if place not in places:
-    raise RowError(f"`best` is {short(row['best'])}: it is a place from 0 to {len(places) - 1}")
-  return replace(found, scores=[float(one == place) for one in places])
+  scores = [float(one == place) for one in range(len(found.completions))]
+  if not any(scores):
+    raise RowError(f"`best` is {short(row['best'])}: it is a place from 0 to {len(scores) - 1}")
+  return replace(found, scores=scores)
 
 
 @_rankings(

@@ -191,12 +191,12 @@ def averaged(rows: Iterable[Rated]) -> list[Rated]:
   groups: dict[str, list[Rated]] = {}
   for row in rows:
     groups.setdefault(sorted_json([row.prompt, row.completion, row.tools]), []).append(row)
-  return [own[0] if len(own) == 1 else replace(own[0], ratings=_means(own)) for own in groups.values()]
+  return [replace(own[0], ratings={name: _mean(own, name) for name in rated_names(own)}) for own in groups.values()]
 
 
-def _means(rows: Sequence[Rated]) -> dict[str, float | None]:
-  given = {name: [one.ratings[name] for one in rows if one.ratings.get(name) is not None] for name in rated_names(rows)}
-  return {name: fmean(values) if values else None for name, values in given.items()}
+def _mean(rows: Iterable[Rated], name: str) -> float | None:
+  values = [value for row in rows if (value := row.ratings.get(name)) is not None]
+  return fmean(values) if values else None
 
 
 def is_rated(row: Record) -> bool:

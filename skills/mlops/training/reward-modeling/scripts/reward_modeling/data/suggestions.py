@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from pathlib import Path
 
@@ -75,8 +75,6 @@ _NO_LABELS = "id index rater annotator worker user reviewer judge turn turns rou
 _NO_LABELS += "len tokens words count num number seed level difficulty version"
 """In the names of columns whose small numbers rate no answer."""
 _ORIGINAL = re.compile("orig(inal)?_")
-ColumnWords = Mapping[str, str]
-"""Name in the format -> words that the names of columns may hold."""
 _MEANING = {
   **dict.fromkeys(("score", "scores"), "a higher score must be better"),
   "ranks": "rank 1 must be best",

@@ -109,7 +109,7 @@ class PairSummary(Calibration):
   blind: Blind
   """What a model that knows nothing gets."""
   ceiling: Number = None
-  """The highest `micro_accuracy` that there can be, where people labeled a pair both ways."""
+  """The highest `micro_accuracy` there can be, where pairs are labeled both ways."""
 
 
 @dataclass(frozen=True)
@@ -223,11 +223,11 @@ def summarize_pairs(
   groups: Groups = None,
   subsets: Sequence[Hashable] | None = None,
   weights=None,
-  **more: Number,
+  **lost: Number,
 ) -> PairSummary:
   """All arguments: [pairs]. Weights enter accuracies except `micro_accuracy`, log-loss, Brier and calibration.
 
-  more: `not_scored`, `truncated`, `not_rendered`, `ceiling`. Raises DataError without pairs, RunError for rewards that are not finite.
+  lost: `not_scored`, `truncated`, `not_rendered`, `ceiling`. Raises DataError without pairs, RunError for rewards that are not finite.
   """
   n = len(chosen)
   weights, index = weights_of(weights, n), group_index(groups, n)
@@ -243,7 +243,7 @@ def summarize_pairs(
   return PairSummary(
     n_pairs=n,
     n_prompts=int(index.max()) + 1,
-    **{"not_scored": 0, "truncated": 0, "not_rendered": 0, **more},
+    **{"not_scored": 0, "truncated": 0, "not_rendered": 0, **lost},
     accuracy=accuracy(outcomes, index, weights),
     ties=int(np.sum(outcomes == 0.5)),
     tie_share=float(np.mean(outcomes == 0.5)),

@@ -179,11 +179,6 @@ PAIR_DIAGNOSTICS: dict[str, Diagnostic] = {
     "accuracy {accuracy:.3f} is below chance",
     "check that chosen and rejected are not swapped",
   ),
-  "ceiling": Diagnostic(
-    lambda s: s.ceiling is not None,
-    "{ceiling:.1%} is the highest micro_accuracy that there can be: the labels of some pairs contradict each other",
-    "compare with it rather than with 100%",
-  ),
   "length_baseline": Diagnostic(
     lambda s: s.length.gain_over_baseline.low <= 0,
     "accuracy is not shown to be above the better length baseline (longer {length.baseline_longer.value:.3f}, "

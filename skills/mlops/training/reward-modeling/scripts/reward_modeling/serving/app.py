@@ -118,7 +118,7 @@ class Gate:
     if scope["type"] != "http":
       return await self.app(scope, receive, send)
     started, status, size = time.perf_counter(), 0, 0
-    scope["root_path"] = self.settings.root_path or ""
+    scope["root_path"] = "/" + root.strip("/") if (root := self.settings.root_path) else ""
     scope["path"] = scope["path"].rstrip("/").removeprefix(scope["root_path"])
 
     async def limited() -> Message:

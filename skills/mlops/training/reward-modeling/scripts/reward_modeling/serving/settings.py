@@ -29,10 +29,6 @@ class ServeSettings(ModelsSettings):
 
   def __post_init__(self) -> None:
     self.check_models("serve.py")
-    if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
-      raise UsageError(
-        f"--root_path {self.root_path} is not a path such as /rm", hint="start it with /, and end it without"
-      )
     if not 0 <= self.port < 65536:
       raise UsageError(f"--port is from 0 to 65535, not {self.port}")
     if not self.key_file and self.host not in LOOPBACK:

@@ -146,7 +146,7 @@ def steps_of(config: TrainingArguments, rows: int) -> int:
 
 
 def save_short_runs(config: TrainingArguments, given: Mapping[str, object], rows: int) -> None:
-  """Where nothing is said of saving, at each quarter of a run that 500 steps would not divide so."""
+  """At each quarter, where nothing is said of saving."""
   if given.keys().isdisjoint(("save_steps", "save_strategy", "load_best_model_at_end")):
     config.save_steps = min(config.save_steps, math.ceil(steps_of(config, rows) / 4))
 

@@ -7,7 +7,6 @@ import hashlib
 import json
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +15,9 @@ from typing import TYPE_CHECKING
 from .. import checkpoints
 from ..attributes import Attributes
 from ..data.records import Comparison, Rated
-from ..data.writing import counted
 from ..errors import DataError
 from ..evaluation.pair_measures import PairSummary
 from ..heads import head_name
-from ..output_folder import FOLDS
 from ..outputs import write_whole
 from ..rendering import Conversation, Renderer
 from ..results import sorted_json, to_json
@@ -80,12 +77,6 @@ def headline(summary: PairSummary | RatingSummary) -> dict[str, object]:
   if isinstance(summary, PairSummary):
     return {"accuracy": summary.accuracy}
   return {"pearson": {name: one.pearson for name, one in summary.attributes.items()}}
-
-
-def write_rows(evaluation: PairEvaluation | RatingEvaluation, output_dir: Path) -> None:
-  """As --output of evaluate.py."""
-  write_whole(output_dir / FOLDS, map(to_json, counted(evaluation.rows(), Counter())))
-  log(f"held-out rewards of every row: {output_dir / FOLDS}")
 
 
 def cross_validate(

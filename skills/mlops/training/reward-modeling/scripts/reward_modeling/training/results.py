@@ -23,7 +23,7 @@ class RewardStatistics:
   threshold: Number = None
   """Under which a step is flagged as wrong: the best on the held-out solutions."""
   auroc_low: Number = None
-  """Low end of the interval of their AUROC; not above 0.5, flags are not shown to be better than chance."""
+  """Low end of the interval of their AUROC: up to 0.5, flags may be chance."""
 
 
 @dataclass(frozen=True)

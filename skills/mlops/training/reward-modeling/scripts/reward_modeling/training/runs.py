@@ -19,9 +19,10 @@ from ..evaluation.steps import StepEvaluation
 from ..heads import head_name
 from ..hf import Arguments, Model
 from ..lengths import longest_input, positions
-from ..output_folder import TRAINED_ON
+from ..output_folder import FOLDS, TRAINED_ON
 from ..output_folder import checkpoints as checkpoints_in
 from ..outputs import write_whole
+from ..results import to_json
 from ..terminal import listed, log, warn
 from . import configuration
 from .data import Learner, not_learned
@@ -86,6 +87,8 @@ def train(kind: Learner, settings: Settings, fields: Mapping[str, object]) -> Mo
   training |= {"dataset": settings.dataset_name, "loss": kind.loss}
   evaluation, made = _saved(kind, model.eval(), renderer, held_out, rows.records, output_dir, training, validation)
   write_whole(output_dir / TRAINED_ON, known)
+  if validation:
+    write_whole(output_dir / FOLDS, map(to_json, evaluation.rows()))
   for journal in output_dir.glob(".folds-*"):
     journal.unlink()
   if evaluation:
@@ -138,12 +141,10 @@ def _saved(
     reward = replace(reward, threshold=found.threshold.best, auroc_low=found.auroc and max(found.auroc.low, 0.0))
   if validation:
     evaluation, made["folds"] = validation
-    from .folds import headline, write_rows
+    from .folds import headline
 
     training["cross_validation"] = {"folds": kind.folds, **headline(evaluation.summary)}
   card = kind.save(model, renderer, output_dir, training=training, reward=reward)
-  if validation:
-    write_rows(evaluation, output_dir)
   _say_what_is_saved(output_dir, card["reload_difference"])
   training.pop("log")
   kept = {name: card[name] for name in ("fingerprint", "reload_difference")}

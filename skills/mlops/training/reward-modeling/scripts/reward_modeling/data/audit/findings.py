@@ -31,7 +31,7 @@ class AuditFinding:
   message: str
   advice: str
   agreement: Number = None
-  """Of labels of what is labeled several times, the share that its majority has: no model agrees with more."""
+  """The majorities' share of the labels of what is labeled several times: no model agrees with more."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,6 @@ class Audit:
     self._found: dict[str, array] = {check.name: array("Q") for check in self.checks}
     self._sides: dict[str, dict[int, int]] = defaultdict(dict)
     self._linked: dict[str, tuple[array, array, array]] = defaultdict(lambda: (array("Q"), array("Q"), array("Q")))
-    self._agreements: dict[str, float] = {}
     self._notes: Row = {}
 
   def add(self, material: Material) -> None:
@@ -161,11 +160,9 @@ class Audit:
     return found
 
   def findings(self) -> list[Finding]:
-    for name, (keys, labels, owners) in self._linked.items():
+    for name, (keys, _, owners) in self._linked.items():
       opposed = {owner for key, owner in zip(keys, owners, strict=True) if self._sides[name][key].bit_count() > 1}
       self._found[name] = array("Q", sorted(opposed))
-      if opposed:
-        self._agreements[name] = agreement(zip(keys, labels, strict=True))
     findings = [finding for check in self.checks if (finding := self._finding(check))]
     return sorted(findings, key=lambda finding: ("error", "warning", "info").index(finding.severity))
 
@@ -175,7 +172,7 @@ class Audit:
       return None
     share = len(indices) / total
     filled = {"count": len(indices), "total": total, "called": self.called, "percent": f"{share:.1%}"}
-    agreed = self._agreements.get(check.name)
+    agreed = agreement(zip(*self._linked[check.name][:2], strict=True)) if check.opposes else None
     what = check.what if "{count}" in check.what else f"{{count}} of {{total}} {{called}} {check.what}"
     return Finding(
       check=check.name,
@@ -183,8 +180,7 @@ class Audit:
       count=len(indices),
       share=share,
       rows=tuple(islice(self.places(indices), SHOWN_ROWS)) if check.about_rows else (),
-      message=what.format(**filled, **self._notes)
-      + (f" (the most common label is {agreed:.1%} of those given)" if agreed else ""),
+      message=what.format(**filled, **self._notes) + (f" (agreement: {agreed:.1%})" if agreed else ""),
       advice=check.advice,
       agreement=agreed,
       indices=indices if check.about_rows else (),
