@@ -8,7 +8,6 @@ import numpy as np
 from scipy import special
 
 from ..errors import RunError
-from ..results import Number
 from .intervals import Estimate, Groups, accuracy, accuracy_where, difference, floats, group_index, spearman, weights_of
 
 BINS = 10
@@ -108,8 +107,8 @@ class PairSummary(Calibration):
   """The bins of `ece`: how sure, how right."""
   blind: Blind
   """What a model that knows nothing gets."""
-  ceiling: Number = None
-  """The highest `micro_accuracy` there can be, where pairs are labeled both ways."""
+  ceiling: float = 1.0
+  """The highest `micro_accuracy` there can be: below 1 where pairs are labeled both ways."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +222,7 @@ def summarize_pairs(
   groups: Groups = None,
   subsets: Sequence[Hashable] | None = None,
   weights=None,
-  **lost: Number,
+  **lost: float,
 ) -> PairSummary:
   """All arguments: [pairs]. Weights enter accuracies except `micro_accuracy`, log-loss, Brier and calibration.
 

@@ -87,7 +87,7 @@ def evaluate_pairs(
     subsets=subsets(pairs, subset_column),
     weights=[pair.weight for pair in pairs],
     not_scored=len(comparisons) - len(kept),
-    ceiling=highest if (highest := agreement(chain(*Material(pairs).links), 1)) < 1 else None,
+    ceiling=agreement(chain(*Material(pairs).links), 1),
     **{name: counts[name] - before.get(name, 0) for name in ("truncated", "not_rendered")},
   )
   model.warn_of_losses(before)

@@ -87,8 +87,6 @@ def train(kind: Learner, settings: Settings, fields: Mapping[str, object]) -> Mo
   training |= {"dataset": settings.dataset_name, "loss": kind.loss}
   evaluation, made = _saved(kind, model.eval(), renderer, held_out, rows.records, output_dir, training, validation)
   write_whole(output_dir / TRAINED_ON, known)
-  if validation:
-    write_whole(output_dir / FOLDS, map(to_json, evaluation.rows()))
   for journal in output_dir.glob(".folds-*"):
     journal.unlink()
   if evaluation:
@@ -143,6 +141,7 @@ def _saved(
     evaluation, made["folds"] = validation
     from .folds import headline
 
+    write_whole(output_dir / FOLDS, map(to_json, evaluation.rows()))
     training["cross_validation"] = {"folds": kind.folds, **headline(evaluation.summary)}
   card = kind.save(model, renderer, output_dir, training=training, reward=reward)
   _say_what_is_saved(output_dir, card["reload_difference"])
