@@ -71,7 +71,9 @@ def test_prompts_that_the_model_was_trained_on_are_counted(tiny, tmp_path):
     page = ("--report", tmp_path / f"report{seen}")
     assert run_main("evaluate.py", "--model_name_or_path", out, "--dataset_name", asked, *page).returncode == 0
     assert f"it was trained on {seen} of these. On these: " in (page[1] / "README.md").read_text()
-    others = run_main("evaluate.py", "--model_name_or_path", out, "--dataset_name", files[2]).json["diagnostics"]
+    found = run_main("evaluate.py", "--model_name_or_path", out, "--dataset_name", files[2]).json
+    assert found["prompts_trained_on"] == 0
+    others = found["diagnostics"]
     more = ("--dataset_name", files[2], "--eval_dataset_name", asked, "--output_dir", tmp_path / f"more{seen}")
     dry = run_main("train.py", "--model_name_or_path", out, *more, "--dry_run")
     assert [line.split(" (")[0] for line in dry.json["diagnostics"]] == [
@@ -411,3 +413,12 @@ def test_metadata_that_are_named_like_results_are_moved_and_said(toy_model, tmp_
   for written in map(json.loads, output.open()):
     assert written["metadata"] == {"reward_chosen": 7, "origin": "web"}
     assert written["origin"].startswith(str(path)) and isinstance(written["reward_chosen"], float)
+
+
+def test_votes_that_contradict_each_other_bound_the_accuracy(toy_model, tmp_path):
+  """4 pairs with one vote of 5 against each: nobody is right on more than 80 %."""
+  rows = [row for row in toy_pairs(4, seed=5) for _ in range(5)]
+  rows[::5] = [row | {"chosen": row["rejected"], "rejected": row["chosen"]} for row in rows[::5]]
+  data = write_jsonl(tmp_path / "votes.jsonl", rows)
+  done = run_main("evaluate.py", "--model_name_or_path", toy_model[0], "--dataset_name", data)
+  assert done.json["ceiling"] == done.json["micro_accuracy"]["value"] == pytest.approx(0.8)

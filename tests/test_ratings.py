@@ -703,10 +703,38 @@ def test_check_data_tells_of_ratings_and_keeps_them(tmp_path):
   assert done.returncode == 0, done.stderr
   assert done.json["ratings"] == {"a": [2, 1, 3], "b": [3, 2, 2]}
   assert {one["check"]: one["count"] for one in done.json["findings"]} == {
-    **{"attribute_constant": 3, "duplicate": 1, "contradiction": 2},
+    **{"attribute_constant": 3, "contradiction": 2},  # another rating of the same answer repeats nothing
   }
   again = run_main("check_data.py", tmp_path / "canonical.jsonl")
   assert again.json["ratings"] == done.json["ratings"] and again.json["kinds"] == {"rated_completions": 3}
+
+
+def test_ratings_by_several_people_are_one_answer_with_their_mean():
+  """A: 2, 4 and one without `b`; B: 3. Their pairs are by the means, and no answer is paired with itself."""
+  from reward_modeling.data.records import Ranking, Records, averaged, ranked_by_ratings, ratings_of
+
+  asked = [{"role": "user", "content": "q"}]
+  rows = [
+    Ranking(asked, [[{"role": "assistant", "content": text}]], ratings=[ratings])
+    for text, ratings in (("A", {"a": 2.0, "b": 1.0}), ("B", {"a": 2.5}), ("A", {"a": 4.0, "b": None}))
+  ]
+  means = averaged(one for row in rows for one in ratings_of(row))
+  assert [one.ratings for one in means] == [{"a": 3.0, "b": 1.0}, {"a": 2.5}]
+  (ranked,) = ranked_by_ratings(Records(rows), {"a": 1.0}).rows
+  assert [answer[0]["content"] for answer in ranked.completions] == ["A", "B"] and ranked.scores == [3.0, 2.5]
+
+
+def test_an_evaluation_on_several_raters_is_that_on_their_means(toy_model, files, tmp_path):
+  rows = [json.loads(line) for line in files[1].read_text().splitlines()]
+  each = [row | {"ratings": {"polite": row["ratings"]["polite"] + off}} for off in (-1, 1, 0) for row in rows]
+  alone = [row | {"ratings": {"polite": row["ratings"]["polite"]}} for row in rows]
+  found = []
+  for name, own in (("each", each), ("alone", alone)):
+    data = write_jsonl(tmp_path / f"{name}.jsonl", own)
+    found.append(run_main("evaluate.py", "--model_name_or_path", toy_model[0], "--dataset_name", data).json)
+  several, one = found
+  assert several["averaged"] == 2 * len(rows) and "averaged" not in one
+  assert several["attributes"] == one["attributes"] and several["n_answers"] == one["n_answers"] == len(rows)
 
 
 def test_attributes_of_the_sandbox_are_recovered(tmp_path):

@@ -408,3 +408,11 @@ def test_scoring_scored_rows_again_loses_nothing(toy_model, tmp_path):
   (last,) = map(json.loads, files[-1].open())
   assert "0.25" in json.dumps(last["metadata"])
   assert last["reward"] == json.loads(files[1].read_text())["reward"]
+
+
+def test_empty_answers_are_counted_and_warned_of(toy_model, tmp_path):
+  rows = [{"prompt": "hello", "completions": ["thank you", " \n", ""]}, {"prompt": "hello", "completions": ["no", ""]}]
+  data = write_jsonl(tmp_path / "rows.jsonl", rows)
+  done = run_main("score.py", "--model_name_or_path", toy_model[0], "--input", data)
+  assert (done.json["empty_completions"], done.json["not_scored"]) == (3, 0)
+  assert "3 of 5 completions are empty" in " ".join(done.stderr.split())

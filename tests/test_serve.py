@@ -298,6 +298,16 @@ TEMPLATED = TURNS.format("hello", "no").partition("no<")[0]
     ("/classify", {}, "either `input` or `messages`"),
     ("/v1/rewards", {"prompt": "a"}, "either `prompt` and `completions`, or `rows`"),
     ("/v1/rewards", {"prompt": "a", "completions": ["b"], "answer": "c"}, "answer: Extra inputs"),
+    (
+      "/v1/rewards",
+      {"prompt": "a", "completion": ["b"]},
+      "completion: Extra inputs are not permitted; did you mean comp",
+    ),
+    (
+      "/v1/rewards",
+      {"rows": [{"prompt": "a", "completions": ["b"], "x": 1}]},
+      "; choose from prompt, completions, tools",
+    ),
     ("/v1/rewards", {"prompt": "a", "completions": [["b"]]}, "not a message with role and content"),
     ("/v1/rewards", {"prompt": "a", "completions": []}, "at least 1 item"),
     ("/v1/rewards", {"prompt": [{"role": "boss", "content": "a"}], "completions": ["b"]}, "expected one of system"),
@@ -429,6 +439,19 @@ def test_a_key_is_asked_of_every_route_but_two(toy_model, tmp_path):
       assert served.post("/v1/rewards", json=body, headers=sent).status_code == 401
     right = served.post("/v1/rewards", json=body, headers={"Authorization": "Bearer open-sesame"})
     assert right.status_code == 200
+
+
+def test_behind_a_proxy_the_routes_are_found_with_and_without_its_path(toy_model, model, tmp_path):
+  (tmp_path / "key").write_text("open-sesame\n")
+  key = {"Authorization": "Bearer open-sesame"}
+  with serving(toy_model[0], root_path="rm/", key_file=str(tmp_path / "key")) as served:
+    assert [served.get(path).status_code for path in ("/health", "/rm/health", "/rm/metrics")] == [200, 200, 401]
+    for start in ("", "/rm"):
+      answer = served.post(f"{start}/v1/rewards", json={"prompt": "hello", "completions": ["no"]}, headers=key)
+      assert answer.json()["rows"][0]["rewards"] == pytest.approx(model.score(["hello"], ["no"]), abs=1e-5)
+      assert served.get(f"{start}/rmx/health", headers=key).status_code == 404
+      assert served.get(f"{start}/openapi.json", headers=key).json()["servers"] == [{"url": "/rm"}]
+      assert "/rm/openapi.json" in served.get(f"{start}/docs", headers=key).text
 
 
 def test_metrics_count_requests_completions_and_what_was_lost(toy_model):

@@ -10,7 +10,7 @@ import pytest
 
 from conftest import QUICK, run_main, run_script, start_script, tensorboard_scalars, toy_pairs, write_jsonl
 from reward_modeling import terminal
-from reward_modeling.output_folder import SEAL, is_complete_checkpoint
+from reward_modeling.output_folder import SEAL, TRAINED_ON, is_complete_checkpoint
 
 SHORT = ("--learning_rate", "3e-3", "--max_steps", "3", "--save_strategy", "no", "--per_device_train_batch_size", "8")
 
@@ -74,6 +74,17 @@ def killed(tiny, toy_file, toy_model, tmp_path_factory) -> Path:
     (half / SEAL).unlink(missing_ok=True)
   (half / "trainer_state.json").write_text('{"global_step": 2')
   return out
+
+
+def test_a_checkpoint_knows_its_prompts_wherever_it_is(toy_file, toy_model, tmp_path):
+  moved = shutil.copytree(toy_model[0] / "checkpoint-20", tmp_path / "moved")
+  assert (moved / TRAINED_ON).read_text() == (toy_model[0] / TRAINED_ON).read_text()
+  found = run_main("evaluate.py", "--model_name_or_path", moved, "--dataset_name", toy_file).json
+  held_out = toy_model[1]["evaluation"]["n_prompts"]
+  assert found["prompts_trained_on"] == found["n_prompts"] - held_out > 0
+  (moved / TRAINED_ON).unlink()
+  again = run_main("evaluate.py", "--model_name_or_path", moved, "--dataset_name", toy_file).json
+  assert again["prompts_trained_on"] is None, "unknown, and not that it was none"
 
 
 def test_resuming_another_run_is_refused(killed, tiny, toy_file, tmp_path):
@@ -153,6 +164,25 @@ def test_a_run_killed_before_it_deleted_an_old_checkpoint_deletes_it_when_resume
   assert done.returncode == 0, done.stderr
   assert sorted(path.name for path in killed.glob("checkpoint-*")) == written[-2:]
   assert scores(killed, toy_file) == scores(whole, toy_file)
+
+
+@pytest.mark.parametrize(
+  ("more", "steps", "every"),
+  [
+    (("--max_steps", "10"), 10, 3),
+    (("--num_train_epochs", "3", "--per_device_train_batch_size", "32"), 9, 3),
+    (("--max_steps", "10", "--save_steps", "7"), 10, 7),
+    (("--max_steps", "4000"), 4000, 500),
+  ],
+)
+def test_a_short_run_is_saved_at_each_quarter(tiny, toy_file, tmp_path, more, steps, every):
+  dry = train(*command(tiny("qwen2"), toy_file, tmp_path / "out", *more, "--dry_run")).json["settings"]
+  assert (dry["optimizer_steps"], dry["save_steps"]) == (steps, every)
+  if every == 3:
+    done = train(*command(tiny("qwen2"), toy_file, tmp_path / "out", *more, "--save_total_limit", "9"))
+    assert done.returncode == 0, done.stderr
+    written = {int(path.name.rpartition("-")[2]) for path in (tmp_path / "out").glob("checkpoint-*")}
+    assert written == {*range(3, steps + 1, 3), steps}
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,9 @@ def test_the_threshold_of_the_run_flags_steps_of_new_solutions(trained, tmp_path
       assert row["first_flagged"] == [(places or [-1])[0] for places in under]
     flagged = sum(place >= 0 for row in found["rows"] for place in row["first_flagged"])
     assert (found["threshold"], found["solutions_flagged"]) == (threshold, flagged)
+  assert "notes" not in found
+  outside = run_main("score.py", *words, "--threshold", "1.5")
+  assert outside.returncode == 2 and "step scores of this model lie between 0 and 1" in outside.stderr
   few = [row for row in toy_steps(9) if all(row["labels"])][:1]
   words = ("--model_name_or_path", out, "--dataset_name", write_jsonl(tmp_path / "few.jsonl", few))
   found = run_main("evaluate.py", *words).json
@@ -76,6 +79,23 @@ def test_the_threshold_of_the_run_flags_steps_of_new_solutions(trained, tmp_path
     "that of the training run"
   )
   assert any(found["threshold"]["chosen_on"] in line for line in found["diagnostics"])
+
+
+def test_flags_of_a_model_that_was_at_chance_come_with_a_caveat(trained, tmp_path):
+  """Its own file has the low end of the AUROC; with one at 0.5 the log, the table and the JSON say what flags are worth."""
+  blind = shutil.copytree(trained[0], tmp_path / "blind")
+  card = json.loads((blind / "reward_model.json").read_text())
+  assert card["reward"]["auroc_low"] == trained[1].json["evaluation"]["auroc"]["low"] > 0.5
+  card["reward"]["auroc_low"] = 0.43
+  (blind / "reward_model.json").write_text(json.dumps(card))
+  words = ("--prompt", "hello", "--completions", "one two\nthree four")
+  done = run_script("score.py", "--model_name_or_path", blind, *words)
+  assert any("flags may be chance" in note for note in done.json["notes"])
+  assert "warning: flags may be chance: training did not show" in done.stderr
+  assert "first" in done.stderr and "flagged" in done.stderr
+  card["reward"]["auroc_low"] = "low"
+  (blind / "reward_model.json").write_text(json.dumps(card))
+  assert run_main("score.py", "--model_name_or_path", blind, *words).returncode == 4
 
 
 def test_without_a_threshold_nothing_is_flagged_and_what_was_not_scored_is_not_called_right(

@@ -208,3 +208,20 @@ def test_what_is_required(script, argv, required):
   done = run_script(script, *argv, cold=True)
   assert (done.returncode, done.stdout) == (2, "")
   assert done.stderr.splitlines()[0] == f"error: {required}"
+
+
+@pytest.mark.parametrize(
+  "words", ["--weight_decay nan", "--adam_beta1=-inf", "--logging_steps inf", "--warmup_steps=nan"]
+)
+def test_numbers_of_the_trainer_are_finite(words):
+  from trl import RewardConfig
+
+  flag, value = words.replace("=", " ").split()
+  with pytest.raises(UsageError, match=f"argument {flag}: expected a finite number, got '{value}'"):
+    cli.trainer_fields(lambda: RewardConfig, words.split(), "train.py")
+
+
+@pytest.mark.parametrize("flag", ["--config", "--names"])
+def test_a_second_list_or_recipe_does_not_drop_the_first(flag):
+  assert f"{flag} is given twice" in refused(flag, "a", "b", f"{flag}=c")
+  assert parse("--steps", "1", "--steps=2").steps == 2

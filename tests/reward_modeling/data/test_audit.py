@@ -106,6 +106,21 @@ def test_contradicting_labels_are_both_named_and_are_no_duplicates():
   assert found([*CLEAN, pair("q2", "poor", "good", row=4)]) == {"contradiction": ("f.jsonl:2", "f.jsonl:4")}
 
 
+def test_votes_of_several_people_are_no_duplicates_and_tell_how_far_they_agree():
+  """q1: 3 of 4 votes and q2: 2 of 2 are the majority's; q3, with one vote, says nothing of agreement."""
+  votes = [("q1", 1), ("q1", 1), ("q2", 1), ("q1", 0), ("q3", 1), ("q2", 1), ("q1", 1)]
+  sides = ("poor", "good")
+  rows = [
+    pair(asked, sides[vote], sides[1 - vote], row=row, metadata={"worker_id": row, "subset": "s"})
+    for row, (asked, vote) in enumerate(votes, 1)
+  ]
+  (finding,) = audit(rows)
+  assert (finding.check, finding.count, finding.agreement) == ("contradiction", 4, pytest.approx(5 / 6))
+  assert "83.3%" in finding.message
+  nobody = [replace(row, metadata={"subset": "s"}) for row in rows]
+  assert found(nobody)["duplicate"] == ("f.jsonl:2", "f.jsonl:6", "f.jsonl:7")
+
+
 def test_the_same_answers_to_another_prompt_are_neither_duplicates_nor_contradictions():
   assert found([pair("a", row=1), pair("b", "poor", "good", row=2), pair("c", row=3)]) == {}
 

@@ -514,6 +514,7 @@ def test_the_examples_of_other_formats_with_columns_of_data_sets_stay_what_they_
       "best_first",
       "first_error_from_1",
       "pair",
+      "scored_pair",
     ):  # a pair with a preference is `pairwise`
       assert (
         read(entry.example | {k: v for k, v in extra.items() if k not in entry.example}, tiers=ANYTHING).format == name

@@ -357,3 +357,45 @@ def test_scores_of_some_numbered_answers_are_metadata(tmp_path):
   path.write_text(json.dumps(row) + "\n")
   (found,) = load(str(path), tiers=ANYTHING).rows
   assert (len(found.completions), found.scores, found.metadata) == (3, None, {"score_1": 1, "score_2": 0})
+
+
+def places(*best, name="best"):
+  return [{"prompt": f"Q{i}", "completions": ["A", "B"], name: place} for i, place in enumerate(best)]
+
+
+@pytest.mark.parametrize("name", ["best", "best_index", "chosen_index"])
+def test_the_place_of_the_best_answer_is_counted_from_0(read, name):
+  assert pairs_of(read(*places(1, 0, name=name))) == [(["Q0"], ["B"], ["A"]), (["Q1"], ["A"], ["B"])]
+
+
+def test_a_place_that_may_count_from_1_is_read_only_where_the_format_is_named(read):
+  assert read(*places(1, 1)).format == "completions" and read(*places(1, 2)).format == "completions"
+  assert pairs_of(read(*places(1, 1), format="best")) == [(["Q0"], ["B"], ["A"]), (["Q1"], ["B"], ["A"])]
+  with pytest.raises(DataError, match=r"`best` is 2: it is a place from 0 to 1"):
+    read(*places(1, 0, 2), format="best")
+
+
+LISTS = {
+  "CodeUltraFeedback": {
+    "instruction": "Q",
+    "responses": [{"model": "m", "response": "A"}, {"model": "n", "response": "B"}],
+    "annotations": [{"model": "m", "rating": "5"}, {"model": "n", "rating": "3"}],
+  },
+  "JudgeLM": {"question_body": "Q", "answer1_body": "A", "answer2_body": "B", "score": [7, 4], "text": "7 4"},
+  "grades": {"question": "Q", "answers": ["A", "B"], "grades": [2, 1]},
+  "points": {"task": "Q", "candidates": ["A", "B"], "points": [0.5, 0.25]},
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_scores_in_a_list_of_their_own_are_suggested_and_read(read, name):
+  row = LISTS[name]
+  with pytest.raises(DataError) as caught:
+    read(row)
+  line = caught.value.hint.partition("--columns '")[2].partition("'")[0]
+  assert "scores=" in line
+  columns = dict(one.split("=") for one in line.split(","))
+  assert pairs_of(read(row, columns=columns)) == AB
+  short = row | {key: value[:1] for key, value in row.items() if key == columns["scores"].partition("[")[0]}
+  with pytest.raises(DataError):
+    read(short, columns=columns)

@@ -266,7 +266,7 @@ def test_conversations_a_and_b_under_other_names(read):
     ),
     ({"prompt": "Q", "response": "A", "is_safe": True}, "--format kto"),
     ({"prompt": "Q", "completion": "A", "label": 1}, "--format kto"),
-    ({"prompt": "Q", "responses": ["A", "B", "C"], "best": 0}, "if these say which is better: best"),
+    ({"prompt": "Q", "responses": ["A", "B", "C"], "best": 1}, "if these say which is better: best"),
     ({"prompt": "Q", "pairs": [{"a": 1}]}, "if these say which is better: pairs"),
   ],
 )

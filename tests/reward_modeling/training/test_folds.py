@@ -58,6 +58,13 @@ def test_train_pools_the_held_out_pairs_and_keeps_the_model_of_all_rows(tiny, tm
     "the pooled pairs are those of the folds"
   )
   assert done.json["training"]["cross_validation"]["folds"] == 3 and "pairs 24" in done.stderr
+  rows = [json.loads(line) for line in (tmp_path / "folds" / "folds.jsonl").read_text().splitlines()]
+  asked = toy_pairs(24)
+  assert [row["id"] for row in rows] == [row["id"] for row in asked] and rows[0]["chosen"] == asked[0]["chosen"]
+  hits = [row["reward_chosen"] > row["reward_rejected"] for row in rows]
+  assert sum(hits) / 24 == pytest.approx(done.json["evaluation"]["accuracy"]["value"])
+  kept = run_main("score.py", "--model_name_or_path", tmp_path / "folds", "--input", file).json["rows"]
+  assert kept[0]["rewards"] != pytest.approx([rows[0]["reward_chosen"], rows[0]["reward_rejected"]], abs=1e-6)
   plain = run_main("train.py", *names, "--output_dir", tmp_path / "plain")
   assert plain.json["evaluation"] is None and "folds" not in plain.json
   one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("folds", "plain"))

@@ -186,6 +186,22 @@ def test_scripts_read_it_as_a_process_model(trained, tmp_path):
   assert done.json["auroc"]["value"] > 0.5
 
 
+def test_log_ratios_are_flagged_under_any_number_and_by_default_under_the_best_on_held_out_answers(trained, tmp_path):
+  folder, result = trained
+  saved = json.loads((folder / "config.json").read_text())["implicit_reward"]
+  assert saved["threshold"] == result["reward"]["threshold"] == result["evaluation"]["threshold"]["best"]
+  held_out = result["evaluation"]
+  assert saved["auroc_low"] == pytest.approx(held_out["auroc"]["low"]) and held_out["threshold"]["values"] == [0.0]
+  ask = ("score.py", "--model_name_or_path", folder, "--prompt", PROMPT, "--completions", "\n".join(STEPS))
+  plain = run_main(*ask).json
+  assert plain["threshold"] == saved["threshold"]
+  (row,) = plain["rows"]
+  for threshold in (saved["threshold"], -3.5, 40.0):
+    (own,) = (plain if threshold == saved["threshold"] else run_main(*ask, f"--threshold={threshold}").json)["rows"]
+    places = [place for place, score in enumerate(row["step_rewards"]) if score < threshold]
+    assert own["first_flagged"] == (places or [-1])[0]
+
+
 def test_another_reference_is_refused_and_a_moved_one_can_be_named(base, trained, tmp_path):
   other = sandbox_models.base_model(
     *(tmp_path / "other", 1, sandbox_models.TrainingSettings(1, 4, 4e-3)),

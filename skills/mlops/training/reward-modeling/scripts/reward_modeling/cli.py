@@ -11,6 +11,7 @@ import json
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import Field, field, fields
 from functools import cached_property
@@ -177,6 +178,10 @@ class Parser(argparse.ArgumentParser):
   def parse(self, argv: list[str] | None = None) -> argparse.Namespace:
     """Flags over those of the recipe. Raises UsageError for all unknown ones of one place at once."""
     words = sys.argv[1:] if argv is None else argv
+    for name, count in Counter(word.partition("=")[0] for word in words).items():
+      action = self._option_string_actions.get(name)
+      if count > 1 and action and (name == "--config" or action.nargs in ("+", "*")):  # of others the last one counts
+        raise UsageError(f"{name} is given twice", hint="give it once, with all of its values")
     first, _ = self.parse_known_args(words)
     if "json_schema" in first:
       print(json.dumps(json_schema(self.prog), indent=2), file=stdout(), flush=True)
@@ -290,7 +295,11 @@ def trainer_fields(config_class: Callable[[], type], words: list[str], prog: str
   parser.see_help = f"{prog} --help lists every flag"
   parser.error = lambda message: Parser.error(parser, message)
   given = parser.parse_args(words)
-  return {name: getattr(given, name) for name in _by_name(words)}
+  values = {name: getattr(given, name) for name in _by_name(words)}
+  for name, value in values.items():
+    if isinstance(value, float) and not math.isfinite(value):
+      parser.error(f"argument --{name}: expected a finite number, got '{value}'")
+  return values
 
 
 def _recipe_words(path: Path) -> list[str]:

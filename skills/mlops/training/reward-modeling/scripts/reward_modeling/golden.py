@@ -63,9 +63,9 @@ def _fault(card: dict[str, Any]) -> str | None:
   if separator is not None and not (isinstance(separator, str) and separator):
     return "`step_separator` is not text"
   if not isinstance(reward, dict) or not all(
-    _is_number(reward.get(name, 0)) for name in ("mean", "std", "n", "threshold")
+    _is_number(reward.get(name, 0)) for name in ("mean", "std", "n", "threshold", "auroc_low")
   ):
-    return "`mean`, `std`, `n` and `threshold` of its `reward` are not finite numbers"
+    return "`mean`, `std`, `n`, `threshold` and `auroc_low` of its `reward` are not finite numbers"
   if reward and ("mean" not in reward or reward.get("std", 0) < 0 or reward.get("n", 0) < 0):
     return "its `reward` has a negative `std` or `n`, or no `mean`"
   texts = golden if isinstance(golden, list) and all(isinstance(entry, dict) for entry in golden) else []

@@ -24,7 +24,8 @@ SEAL = "checkpoint.json"
 """The last file of a checkpoint: size and hash of all others."""
 
 TRAINED_ON = "trained_on.txt"
-BESIDE = (RECORD, TRAINED_ON, "README.md", "log.jsonl", "run.svg", "run.html", "runs", "ppo", "completions")
+FOLDS = "folds.jsonl"
+BESIDE = (RECORD, TRAINED_ON, FOLDS, "README.md", "log.jsonl", "run.svg", "run.html", "runs", "ppo", "completions")
 """What runs write beside a model and its checkpoints; the last three are folders of trackers."""
 # What transformers' save_pretrained, and these scripts, write for a model.
 OLDER = (
@@ -193,7 +194,7 @@ def start(folder: Path, identity: dict[str, object], *, resuming: bool) -> None:
   files = sorted(model_files(folder))
   discard_checkpoints(folder, only_incomplete=resuming)
   if not resuming and read_record(folder) is not None:
-    for name in (TRAINED_ON, "log.jsonl", "run.svg", "run.html"):
+    for name in (TRAINED_ON, FOLDS, "log.jsonl", "run.svg", "run.html"):
       remove(folder / name)
   _write_record(folder, {**identity, "files": files, "finished": False})
 

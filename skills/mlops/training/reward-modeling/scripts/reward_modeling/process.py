@@ -5,8 +5,9 @@ A step's is softmax(logits)[1], fp32, at the last token of the separator after i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import checkpoints, readers
 from .aggregation import AGGREGATIONS, DEFAULT_AGGREGATE, StepScores, aggregated, probability, step_rewards
@@ -70,9 +71,18 @@ class ProcessRewardModel(Scorer):
     self.split_at = step_separator or (renderer.split_at if renderer else STEP_SEPARATOR)
 
   @property
+  def saved(self) -> dict[str, Any]:
+    """Of the training run: the `threshold` under which a step is flagged as wrong, the `auroc_low` of its evaluation."""
+    return (self.card or {}).get("reward") or getattr(getattr(self.renderer, "family", None), "own", None) or {}
+
+  @property
   def saved_threshold(self) -> float | None:
-    """Of the training run: under it a step is flagged as wrong."""
-    return ((self.card or {}).get("reward") or {}).get("threshold")
+    return self.saved.get("threshold")
+
+  def check_threshold(self, threshold: float | None) -> None:
+    low, high = self.value(-math.inf), self.value(math.inf)
+    if threshold is not None and not low <= threshold <= high:
+      raise UsageError(f"--threshold {threshold:g}: step scores of this model lie between {low:g} and {high:g}")
 
   def score_steps(self, prompts: Sequence[Text], solutions: Sequence[Completion]) -> list:
     """The probability that each step is correct; None for steps that did not fit.

@@ -10,6 +10,7 @@ from pathlib import Path
 from . import process, processes
 from .aggregation import NO_ERROR, first_flag, step_rewards
 from .base_rendering import Faults, refused_together
+from .data.audit.checks import says_nothing
 from .data.reading import Stream, stream
 from .data.records import Ranking
 from .data.writing import counted, tell_moved, with_metadata
@@ -82,9 +83,17 @@ def score(settings: ScoreSettings) -> ScoringResult | None:
 
 
 def _flags_under(settings: ScoreSettings, model: Model) -> float | None:
-  if settings.threshold is not None and not (settings.server or isinstance(model, ProcessRewardModel)):
-    raise UsageError(NO_STEPS, hint="leave it out")
-  return getattr(model, "saved_threshold", None) if settings.threshold is None else settings.threshold
+  given = settings.threshold
+  if not isinstance(model, ProcessRewardModel):
+    if given is not None and not settings.server:
+      raise UsageError(NO_STEPS, hint="leave it out")
+    return given
+  model.check_threshold(given)
+  threshold, auroc_low = model.saved_threshold if given is None else given, model.saved.get("auroc_low")
+  if threshold is not None and auroc_low is not None and auroc_low <= 0.5:
+    model.notes.append("flags may be chance: training did not show that it tells wrong steps from right ones")
+    warn(model.notes[-1])
+  return threshold
 
 
 def parts_of(model: Model) -> list[RewardModel | ProcessRewardModel]:
@@ -225,7 +234,7 @@ class RowSummary:
   def __init__(self, settings: ScoreSettings, threshold: float | None = None):
     self.settings, self.counts, self.total, self.first_lost = settings, Counter(), 0.0, None
     self.threshold = threshold
-    self.first: list[list[Ranked]] = []
+    self.first: list[list[tuple[Ranked, int | None]]] = []
 
   def of(self, scored: Iterable[ScoredRanking]) -> Iterator[dict[str, object]]:
     settings = self.settings
@@ -233,6 +242,7 @@ class RowSummary:
       steps = [reward for own in columns for reward in own.get("step_rewards", ())]
       lost = scores.count(None)
       self.counts.update(prompts=1, completions=len(scores), not_scored=lost, prompts_with_unscored=min(lost, 1))
+      self.counts["empty_completions"] += sum(says_nothing(ranking, answer) for answer in ranking.completions)
       self.counts.update(steps=len(steps), steps_not_scored=steps.count(None))
       for own in columns if self.threshold is not None else ():
         if "step_rewards" not in own:  # of a server's
@@ -248,7 +258,7 @@ class RowSummary:
       if settings.rank or settings.best_of:
         ordered = ranked(scores, ranking.completions)[: None if settings.rank else 1]
       if len(self.first) < SHOWN_PROMPTS:
-        self.first.append(ordered)
+        self.first.append([(item, columns[item.index].get("first_flagged")) for item in ordered])
       yield result_row(ranking, ordered, columns, settings)
 
   def warn_of_lost_candidates(self) -> None:
@@ -260,14 +270,17 @@ class RowSummary:
       warn(f"{lost} of {prompts} prompts lost candidates, which have no score: {done}{first}")
 
   def show(self) -> None:
+    flags = self.threshold is not None
     rows = [
-      [i, item.score, " ".join(message.get("content") or "" for message in item.completion)[:80]]
+      [i, item.score, *[place] * flags, " ".join(message.get("content") or "" for message in item.completion)[:80]]
       for i, items in enumerate(self.first, 1)
-      for item in items
+      for item, place in items
     ]
     prompts, completions = self.counts["prompts"], self.counts["completions"]
     which = f" of the first {SHOWN_PROMPTS} prompts" if prompts > SHOWN_PROMPTS else ""
-    table(f"rewards{which}", ["prompt", "reward", "completion"], rows)
+    table(f"rewards{which}", ["prompt", "reward", *["first flagged"] * flags, "completion"], rows)
+    if empty := self.counts["empty_completions"]:
+      warn(f"{empty} of {completions} completions are empty: what they score says nothing")
     if prompts < completions == self.counts["steps"]:
       warn(
         "no completion has more than one step: if a row's `completions` are the steps of one solution, "

@@ -159,6 +159,8 @@ class ScoringResult(Result):
   model: str
   prompts: int
   completions: int
+  empty_completions: int
+  """Those that say nothing."""
   not_scored: int
   prompts_with_unscored: int
   truncated: int

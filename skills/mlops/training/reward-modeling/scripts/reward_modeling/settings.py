@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .aggregation import AGGREGATIONS, DEFAULT_AGGREGATE
-from .cli import column_map, escaped, flag, fraction, non_negative_number, whole_number, winner_values
+from .cli import column_map, escaped, finite_number, flag, non_negative_number, whole_number, winner_values
 from .ensemble import COMBINATIONS
 from .rendering import OVERLONG
 from .results import Row
@@ -81,7 +81,7 @@ def rating_range_flag() -> Any:
 
 
 def threshold_flag(what: str, group: str) -> Any:
-  return flag(None, what, group=group, type=fraction, metavar="P")
+  return flag(None, what, group=group, type=finite_number, metavar="X")
 
 
 def text_format_flag(*more: str) -> Any:

@@ -187,7 +187,10 @@ def _unread(table: Table, name: str, reading: Reading) -> tuple[tuple[str, str, 
   unread = [column for row in table.rows[:1] for column in row if column not in used]
   unread = list(filter(module.may_label, unread)) if module else []
   if unread and not way and not reading.columns:
-    way = "give scores of `completions`, or `chosen` and `rejected`, if these say which is better: " + ", ".join(unread)
+    way = (
+      "give scores of `completions`, `best` (a place from 0), or `chosen` and `rejected`, if these say which is better: "
+      + ", ".join(unread)
+    )
   if not way:
     return ()
   what = f"{table.name} is read as format `{name}`, without some of its columns"

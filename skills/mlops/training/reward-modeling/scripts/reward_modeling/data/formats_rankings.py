@@ -172,6 +172,31 @@ def ranks(row: Row) -> Ranking:
   return _numbered(row, "ranks", -1)
 
 
+@_rankings(
+  "a prompt and completions, and in `best` the place of the best one, from 0 (which the first rows must have)",
+  (_PROMPT, "completions|responses|answers", "best|best_index|chosen_index"),
+  {"prompt": "2+2?", "completions": ["4", "5", "four"], "best": 0},
+  lambda row: isinstance(row["completions"], list) and number(row["best"], "") in range(len(row["completions"])),
+  whole=lambda rows: any(number(row["best"], "") == 0 for row in rows),
+)
+def best(row: Row) -> Ranking:
+  found, place = completions(row), number(row["best"], "best")
+  scores = [float(one == place) for one in range(len(found.completions))]
+  if not any(scores):
+    raise RowError(f"`best` is {short(row['best'])}: it is a place from 0 to {len(scores) - 1}")
+  return replace(found, scores=scores)
+
+
+@_rankings(
+  "a prompt, answers a and b and a list of their two scores, higher is better",
+  ("prompt", "response_a", "response_b", "scores"),
+  {"prompt": "2+2?", "response_a": "5", "response_b": "4", "scores": [1, 9]},
+  are_lists("scores"),
+)
+def scored_pair(row: Row) -> Ranking:
+  return _numbered(row | {"completions": [row["response_a"], row["response_b"]]}, "scores")
+
+
 @_unlabeled(
   "a prompt and any number of completions, to be scored",
   "prompt completions|responses",

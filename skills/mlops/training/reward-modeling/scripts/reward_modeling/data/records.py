@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, combinations
+from statistics import fmean
 from typing import Any, TypeVar
 
 from ..errors import DataError, UsageError, did_you_mean
@@ -185,6 +186,19 @@ def rated_answers(records: Records, range_: Sequence[float] | None = None) -> li
   return found
 
 
+def averaged(rows: Iterable[Rated]) -> list[Rated]:
+  """Equal answers to a prompt, which several people rated, become the first of them with the mean of each rating."""
+  groups: dict[str, list[Rated]] = {}
+  for row in rows:
+    groups.setdefault(sorted_json([row.prompt, row.completion, row.tools]), []).append(row)
+  return [replace(own[0], ratings={name: _mean(own, name) for name in rated_names(own)}) for own in groups.values()]
+
+
+def _mean(rows: Iterable[Rated], name: str) -> float | None:
+  values = [value for row in rows if (value := row.ratings.get(name)) is not None]
+  return fmean(values) if values else None
+
+
 def is_rated(row: Record) -> bool:
   return isinstance(row, Ranking) and (row.ratings is not None or row.is_labeled_answer)
 
@@ -236,7 +250,7 @@ def ranked_by_ratings(records: Records, weights: Mapping[str, float] | None) -> 
     hint = f"--attribute_weights {names[0]}=1 makes pairs, --objective regression learns all"
     raise DataError(what, where=next(iter(records.files), None), hint=hint)
   aside: Counter[str] = Counter(records.set_aside)
-  for answers in groups.values():
+  for answers in map(averaged, groups.values()):
     scores = [weighted(one.ratings, weights or dict.fromkeys(names, 1.0)) for one in answers]
     known = [(one.completion, score) for one, score in zip(answers, scores, strict=True) if score is not None]
     if len(known) > 1:

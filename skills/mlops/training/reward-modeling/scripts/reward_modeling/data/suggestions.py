@@ -25,7 +25,7 @@ _MANY = "completions responses answers candidates generations outputs replies sa
 _MANY += "completion response answer"
 _DESIRED = "label labels chosen desirable safe liked thumbs thumb feedback vote accepted good better correct"
 _ONE = "completion response answer output reply generation solution summary continuation"
-_SCORE = "score scores rating ratings reward rewards stars star votes upvotes quality grade likert"
+_SCORE = "score scores rating ratings reward rewards stars star votes upvotes quality grade grades points marks likert"
 _RANK = "rank ranks ranking"
 _STEPS, _STEP_LABELS, _ERROR = (
   "steps step process thoughts thought reasoning rationale completion response solution",
@@ -41,6 +41,7 @@ _LABELED = (
   {"prompt": _PROMPT, "completions": _MANY, "scores": _SCORE},
   {"prompt": _PROMPT, "completions": _MANY, "ranks": _RANK},
   {"prompt": _PROMPT, "response_a": _A, "response_b": _B, "winner": _WINNER},
+  {"prompt": _PROMPT, "response_a": _A, "response_b": _B, "scores": _SCORE},
   {"prompt": _PROMPT, "completions": _STEPS, "labels": _STEP_LABELS},
   {"prompt": _PROMPT, "steps": _STEPS, "first_error_step": _ERROR},
   {"prompt": _PROMPT, "completion": _ONE, "ratings": "ratings attributes aspects axes scores annotations"},
@@ -135,9 +136,11 @@ def guess(rows: list[Row], works: Callable[[dict[str, str], str | None], bool], 
     for paths in product(*found.values()):
       columns = dict(zip(layout, paths, strict=True)) | repeats
       lists = {path.partition("[]")[0] for path in paths if "[]" in path}
-      if len(set(paths)) == len(paths) and len(lists) <= 1 and works(columns, format):
+      in_order = {"scores", "ranks"} & columns.keys()  # of answers in another list
+      if len(set(paths)) == len(paths) and len(lists) <= 1 + len(in_order) and works(columns, format):
         line = ",".join(f"{name}={path}" for name, path in columns.items())
-        meaning = "".join(f" ({_MEANING[name]})" for name in (*columns, format) if name in _MEANING)
+        meaning = " (both lists must be in one order)" if len(lists) > 1 else ""
+        meaning += "".join(f" ({_MEANING[name]})" for name in (*columns, format) if name in _MEANING)
         flag = f"--format {format} " if format else ""
         return f"these rows can be read with {flag}--columns '{line}'{meaning}"
   return None

@@ -47,9 +47,9 @@ def hashed_prompts(rows: Iterable[Comparison | Ranking | Solution]) -> set[str]:
 
 
 class Seen(NamedTuple):
-  """Of the prompts of an evaluation, those that the model was trained on."""
+  """Of the prompts of an evaluation, those that the model was trained on; None where it does not say."""
 
-  count: int
+  count: int | None
   prompts: int
 
   def told(self) -> list[str]:
@@ -62,7 +62,7 @@ class Seen(NamedTuple):
 def seen_prompts(path: str, rows: Sequence[Comparison | Ranking | Solution]) -> Seen:
   known = trained_prompts(path)
   asked = hashed_prompts(rows) if known else ()
-  return Seen(len(known.intersection(asked)), len(asked))
+  return Seen(len(known.intersection(asked)) if known else None, len(asked))
 
 
 def output_row(record: Comparison | Ranking | Rated | Solution, *texts: str, **found: object) -> dict[str, object]:

@@ -107,6 +107,8 @@ class PairSummary(Calibration):
   """The bins of `ece`: how sure, how right."""
   blind: Blind
   """What a model that knows nothing gets."""
+  ceiling: float = 1.0
+  """The highest `micro_accuracy` there can be: below 1 where pairs are labeled both ways."""
 
 
 @dataclass(frozen=True)
@@ -217,11 +219,11 @@ def summarize_pairs(
   groups: Groups = None,
   subsets: Sequence[Hashable] | None = None,
   weights=None,
-  **lost: int,
+  **lost: float,
 ) -> PairSummary:
   """All arguments: [pairs]. Weights enter accuracies except `micro_accuracy`, log-loss, Brier and calibration.
 
-  lost: `not_scored`, `truncated`, `not_rendered`. Raises DataError without pairs, RunError for rewards that are not finite.
+  lost: `not_scored`, `truncated`, `not_rendered`, `ceiling`. Raises DataError without pairs, RunError for rewards that are not finite.
   """
   n = len(chosen)
   weights, index = weights_of(weights, n), group_index(groups, n)

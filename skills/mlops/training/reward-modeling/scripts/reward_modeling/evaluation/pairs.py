@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..data.audit.findings import Material, agreement
 from ..data.records import Comparison
 from ..errors import DataError
 from .inputs import (
@@ -86,6 +87,7 @@ def evaluate_pairs(
     subsets=subsets(pairs, subset_column),
     weights=[pair.weight for pair in pairs],
     not_scored=len(comparisons) - len(kept),
+    ceiling=agreement(chain(*Material(pairs).links), 1),
     **{name: counts[name] - before.get(name, 0) for name in ("truncated", "not_rendered")},
   )
   model.warn_of_losses(before)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..data.records import Comparison, Rated, rated_names, weighted
+from ..data.records import Comparison, Rated, averaged, rated_names, weighted
 from ..rendering import Conversation
 from ..results import Number
 from ..terminal import log, progress
@@ -53,6 +53,8 @@ class RatingSummary:
   not_scored: int
   attributes: dict[str, AttributeSummary]
   """By the head of that name, else by the reward; `reward`: against the sum of the ratings by the weights."""
+  averaged: int | None = None
+  """Ratings by several people that became a mean with another one."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,8 @@ class RatingEvaluation:
 
 
 def evaluate_ratings(model: RewardModel, answers: Sequence[Rated]) -> RatingEvaluation:
-  before = dict(model.renderer.counts)
+  before, all_ratings = dict(model.renderer.counts), len(answers)
+  answers = averaged(answers)
   asked = [Conversation(one.prompt, one.completion, one.tools, one.origin) for one in answers]
   with progress("scoring", len(asked)) as advance:
     numbers = model.score_attributes(asked, advance)
@@ -148,7 +151,7 @@ def evaluate_ratings(model: RewardModel, answers: Sequence[Rated]) -> RatingEval
   keys = np.array(prompt_keys(answers))
   lengths = floats([answer_length(one.completion) for one in answers])
   found = {name: _summary(*own, keys, lengths, in_units=name in heads) for name, own in columns.items()}
-  summary = RatingSummary(scored, len(answers) - scored, found)
+  summary = RatingSummary(scored, len(answers) - scored, found, all_ratings - len(answers) or None)
   return RatingEvaluation(summary, answers, numbers, tuple(model.attributes), columns, keys)
 
 

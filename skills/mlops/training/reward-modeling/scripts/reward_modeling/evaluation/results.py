@@ -1,6 +1,6 @@
 """What evaluate.py prints: one type for each kind of evaluation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..results import Number, Result
 from .best_of_n import PoolSummary
@@ -22,8 +22,8 @@ class Evaluated(Result):
   """Rows by why they are not evaluated, as labeled ties."""
   diagnostics: list[str]
   output: str | None
-  prompts_trained_on: int | None = None
-  """How many of the prompts the model was trained on, where any (but for case and whitespace)."""
+  prompts_trained_on: int | None = field(default_factory=lambda: None)  # not left out
+  """How many of the prompts the model was trained on (but for case and whitespace); null: it has no `trained_on.txt` that says so."""
   batches: str | None = None
   """How rows were computed, and why."""
   notes: list[str] | None = None

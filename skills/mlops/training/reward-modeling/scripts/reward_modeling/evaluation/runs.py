@@ -96,7 +96,7 @@ def _evaluated(
     "format": records.format,
     "set_aside": records.set_aside,
     "diagnostics": [*seen.told(), *diagnostics],
-    "prompts_trained_on": seen.count or None,
+    "prompts_trained_on": seen.count,
     "output": settings.output and str(Path(settings.output)),
     **how,
   }
@@ -184,6 +184,7 @@ def report_steps(settings: EvaluationSettings, records: data.Records) -> tuple[r
     raise UsageError("--compare evaluates two models on pairs", hint="evaluate each on the steps by itself")
   labeled, others = data.solutions(records), _threshold_data(settings)
   model = _loaded(settings)
+  model.check_threshold(settings.threshold)
   chosen = {"threshold": settings.threshold, "threshold_data": others}
   found = steps.evaluate_steps(model, labeled, **chosen, subset_column=settings.subset_column)
   said = _evaluated(settings, records, model.how(), steps.diagnose_steps(found.summary))
@@ -228,6 +229,7 @@ def report_benchmarks(settings: EvaluationSettings) -> tuple[results.BenchmarkRe
   if not settings.overlong and "truncate_left" in model.renderer.policies:
     model.renderer.overlong = "truncate_left"  # as RewardBench, RM-Bench and RMB do: every item counts
   if settings.threshold is not None:
+    model.check_threshold(settings.threshold)
     threshold = settings.threshold, "given"
   elif of_steps and others is not None:
     chosen, _ = choose_threshold(labeled_steps(others, steps.score_steps(model, others)))

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..base_rendering import COUNTED
 from ..data.cells import RowError
 from ..data.records import Origin, Ranking
-from ..errors import RunError, UserError
+from ..errors import RunError, UserError, did_you_mean
 from ..process import ProcessRewardModel
 from ..rendering import Written, conversations_of
 from ..row_scoring import by_name, parts_of, score_together
@@ -28,7 +28,7 @@ from ..score_settings import Model
 from ..terminal import log
 from .batching import Batcher, FullError, Scored
 from .settings import ServeSettings
-from .shapes import ROUTES, Asked, Reads, Route
+from .shapes import ROUTES, Asked, AskedRows, Reads, Route
 
 WITHOUT_KEY = ("/health", "/ready")
 NO_KEY, TOO_LARGE, ENCODED, UNREAD, FULL, LEFT, FAILED, UNAVAILABLE = 401, 413, 415, 422, 429, 499, 500, 503
@@ -116,7 +116,8 @@ class Gate:
     if scope["type"] != "http":
       return await self.app(scope, receive, send)
     started, status, size = time.perf_counter(), 0, 0
-    scope["path"] = scope["path"].rstrip("/")
+    scope["root_path"] = "/" + root.strip("/") if (root := self.settings.root_path) else ""
+    scope["path"] = scope["path"].rstrip("/").removeprefix(scope["root_path"])
 
     async def limited() -> Message:
       nonlocal size
@@ -220,7 +221,10 @@ async def _as_json(request: Request | None, error: Exception) -> JSONResponse:
   if isinstance(error, RequestValidationError):
     first, where = error.errors()[0], ".".join(map(str, error.errors()[0]["loc"][1:]))
     is_json = "json" in request.headers.get("content-type", "")
-    error = refused(UNREAD, first["msg"], None if is_json else "say Content-Type: application/json", where)
+    hint = None if is_json else "say Content-Type: application/json"
+    if first["type"] == "extra_forbidden":
+      hint = did_you_mean(str(first["loc"][-1]), AskedRows.model_fields)
+    error = refused(UNREAD, first["msg"], hint, where)
   if isinstance(error.detail, str):
     error = refused(error.status_code, error.detail, **(error.headers or {}))
   return JSONResponse({"error": error.detail}, error.status_code, error.headers)

@@ -18,6 +18,7 @@ class ServeSettings(ModelsSettings):
   group: ClassVar = "server"
   host: str = flag("127.0.0.1", "address to listen on; one that others reach needs --key_file", metavar="ADDRESS")
   port: int = flag(8000, "0 takes a free one, which the log names", type=int)
+  root_path: str | None = flag(None, "path under which a proxy offers this server, as /rm", metavar="PATH")
   key_file: str | None = flag(
     None, "file with the key that requests must carry: `Authorization: Bearer KEY`", metavar="FILE"
   )

@@ -132,6 +132,17 @@ def config_summary(config: Arguments, given: Mapping[str, object], more: tuple[s
   return {name: getattr(value, "value", value) for name, value in values.items()}  # enumerations by their value
 
 
+def steps_of(config: TrainingArguments, rows: int) -> int:
+  batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
+  return config.max_steps if config.max_steps > 0 else math.ceil(math.ceil(rows / batch) * config.num_train_epochs)
+
+
+def save_short_runs(config: TrainingArguments, given: Mapping[str, object], rows: int) -> None:
+  """At each quarter, where nothing is said of saving."""
+  if given.keys().isdisjoint(("save_steps", "save_strategy", "load_best_model_at_end")):
+    config.save_steps = min(config.save_steps, math.ceil(steps_of(config, rows) / 4))
+
+
 def planned(
   settings: Settings,
   config: Arguments,
@@ -140,17 +151,13 @@ def planned(
   rows: Dataset,
   lora: LoraConfig | None,
 ) -> dict[str, object]:
-  batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
-  steps = (
-    config.max_steps if config.max_steps > 0 else math.ceil(math.ceil(len(rows) / batch) * config.num_train_epochs)
-  )
   return {
     "model_name_or_path": settings.model_name_or_path,
     "max_length": renderer.max_length,
     "overlong": renderer.overlong,
     "val_set_size": settings.val_set_size,
     **config_summary(config, given, PLANNED),
-    "optimizer_steps": steps,
+    "optimizer_steps": steps_of(config, len(rows)),
     "tokens_per_epoch": sum(tokens_of(rows)),
     "lora": lora and lora_summary(lora),
   }

@@ -116,6 +116,7 @@ class GRPORun(TrainerCallback):
       "gradient_checkpointing": parameters >= configuration.CHECKPOINT_ACTIVATIONS_FROM,
       "logging_steps": 1,
       "logging_first_step": True,  # alone: these answers are the untrained policy's
+      "save_steps": 50,  # as PPO does
       "save_total_limit": 2,
       "disable_dropout": True,
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from .. import checkpoints
 from ..attention import language_logits, shared_prefix
 from ..data.records import Records, Solution, to_score
 from ..errors import DataError, UsageError
-from ..evaluation.steps import StepEvaluation, evaluate_steps
+from ..evaluation.steps import StepEvaluation, choose_threshold, evaluate_steps, labeled_steps
 from ..golden import check_golden
 from ..heads import unwrapped
 from ..hf import Arguments, Model, Tokenizer
@@ -35,6 +35,7 @@ from . import loop
 from .data import Data, Rows, read_data
 from .policy import Policy
 from .process import IGNORED, ProcessTrainer, StepCollator
+from .results import RewardStatistics
 from .settings import DataSettings, Settings
 from .steps import StepLabels
 
@@ -148,11 +149,19 @@ class ImplicitRewards(StepLabels):
     """Of last steps alone: an answer is taken for right where its reward is above 0."""
     scorer = ProcessRewardModel(log_ratio(model), renderer)
     scorer.value = float
-    evaluation = evaluate_steps(scorer, held_out or trained_on, threshold=0.0)
+    answers = held_out or trained_on
+    evaluation = evaluate_steps(scorer, answers, threshold=0.0)
     rewards = [row["step_rewards"][-1] for row in evaluation.rows]
+    with contextlib.suppress(DataError):
+      last = [replace(one, steps=one.steps[-1:], labels=one.labels[-1:]) for one in answers]
+      best, _ = choose_threshold(labeled_steps(last, [[one] for one in rewards]))
+      threshold = replace(evaluation.summary.threshold, best=best)
+      evaluation = replace(evaluation, summary=replace(evaluation.summary, threshold=threshold))
     return evaluation if held_out else None, [one for one in rewards if one is not None], "answers"
 
-  def save(self, model: Model, renderer: LogRatioRenderer, output_dir: Path, **_: object) -> dict[str, Any]:
+  def save(
+    self, model: Model, renderer: LogRatioRenderer, output_dir: Path, *, reward: RewardStatistics, **_: object
+  ) -> dict[str, Any]:
     """A causal language model whose config says what its reward is, for `public_table.implicit_family`."""
     with staged(output_dir) as folder:
       if hasattr(model, "merge_and_unload"):
@@ -160,6 +169,7 @@ class ImplicitRewards(StepLabels):
         model = model.merge_and_unload()
       golden = golden_ratios(log_ratio(model), renderer)
       own = {"step_separator": renderer.step_separator, "max_length": renderer.max_length, "golden": golden}
+      own |= {"threshold": reward.threshold, "auroc_low": reward.auroc_low}
       model.config.implicit_reward = model.config.implicit_reward | own
       model.save_pretrained(folder)
       renderer.tokenizer.save_pretrained(folder)

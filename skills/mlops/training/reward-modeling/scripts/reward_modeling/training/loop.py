@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from .. import quantized
 from ..base_rendering import BaseRenderer
 from ..errors import ModelError, RunError
 from ..hf import Arguments, Dataset, LoraConfig
-from ..output_folder import discard_checkpoints, last_complete_checkpoint
+from ..output_folder import TRAINED_ON, discard_checkpoints, last_complete_checkpoint
+from ..outputs import write_whole
 from ..terminal import QUIET_SECONDS, check_interrupted, console, log, progress
 from . import configuration, resuming, sharding
 from .data import Rows
@@ -60,21 +61,21 @@ def fit(
   resume: str | None = None,
   loss: dict[str, object],
   shared_prefix: bool | None = None,
+  trained_on: Iterable[str] = (),
   **own: object,
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
   """Train a reward model. Returns what `run` returns.
 
-  loss: settings that must be the same for a run to be resumed. shared_prefix: None where it is faster. own: arguments of this class of trainer.
-  Raises ModelError when the trainer refuses the model, RunError for a NaN or infinite loss or a run that cannot be resumed.
+  loss: settings that must be the same for a run to be resumed. shared_prefix: None where it is faster. own: of this trainer.
+  Raises ModelError when it refuses the model, RunError for a NaN or infinite loss or a run that cannot be resumed.
   """
   identity = {name: getattr(arguments, name) for name in resuming.IDENTITY_FIELDS} | loss
-  identity["lora"] = peft_config and list(configuration.lora_summary(peft_config).values())
-  identity["in_4bit"] = quantized.is_quantized(model)
+  lora = peft_config and list(configuration.lora_summary(peft_config).values())
+  identity |= {"lora": lora, "in_4bit": quantized.is_quantized(model)}
   identity = {name: str(value) for name, value in identity.items()}
   identity |= {"data_sha256": resuming.rows_digest(rows.dataset), "fingerprint": renderer.fingerprint, "head": head}
   resuming.start_run(Path(arguments.output_dir), arguments.process_index, identity, resume)
   sharding.shard_on_cpus_too(arguments)
-  dropout = peft_config.lora_dropout if peft_config else 0.0
   try:
     if quantized.is_quantized(model):
       model = quantized.with_adapter(model, peft_config)
@@ -94,8 +95,8 @@ def fit(
   except (ValueError, TypeError) as error:
     raise ModelError(f"the model cannot be trained: {error}") from error
   for name, module in trainer.model.named_modules():
-    if dropout and "lora_dropout" in name and isinstance(module, torch.nn.Dropout):
-      module.p = dropout  # which TRL's trainer switches off with those of the model
+    if peft_config and "lora_dropout" in name and isinstance(module, torch.nn.Dropout):
+      module.p = peft_config.lora_dropout  # which TRL's trainer switches off with those of the model
   log(f"training: {rows.size} in {len(rows.dataset)} rows, {arguments.world_size} process(es)")
   plain = sharding.skeleton(trainer)
   if (arguments.bf16 or arguments.fp16) and head in ("new", "loaded"):
@@ -103,7 +104,7 @@ def fit(
 
     keep_head_in_float32(trainer.model)
   with packed_batches(trainer, shared_prefix) as why_padded:
-    model, summary = run(trainer, resume)
+    model, summary = run(trainer, resume, trained_on)
   summary["batches"] = f"padded, since {why_padded}" if why_padded else "packed"
   quantized.compute_in(model, torch.float32)
   return (sharding.gathered(trainer, plain) if plain is not None else model), summary
@@ -116,12 +117,12 @@ def _with_lengths(dataset: Dataset, arguments: Arguments) -> Dataset:
   return dataset.add_column(arguments.length_column_name, configuration.tokens_of(dataset))
 
 
-def run(trainer: Trainer, resume: str | None) -> tuple[torch.nn.Module, dict[str, Any]]:
-  """Returns the model in memory (a PEFT model where one is trained) and a summary."""
+def run(trainer: Trainer, resume: str | None, trained_on: Iterable[str] = ()) -> tuple[torch.nn.Module, dict[str, Any]]:
+  """Returns the model in memory (a PEFT model where one is trained) and a summary. trained_on: hashes, kept in checkpoints."""
   arguments, folder = trainer.args, Path(trainer.args.output_dir)
   for other in (PrinterCallback, ProgressCallback):
     trainer.remove_callback(other)
-  watch, batches, step = Watch(trainer), trainer.get_batch_samples, trainer.training_step
+  watch, batches, step = Watch(trainer, trained_on), trainer.get_batch_samples, trainer.training_step
   trainer.add_callback(watch)
   trainer.get_batch_samples = lambda *more: ([], None) if watch.was_complete else batches(*more)
 
@@ -165,8 +166,9 @@ def run(trainer: Trainer, resume: str | None) -> tuple[torch.nn.Module, dict[str
 class Watch(TrainerCallback):
   """losses: (step, its loss on the device) of each batch since they were last checked."""
 
-  def __init__(self, trainer: Trainer):
+  def __init__(self, trainer: Trainer, trained_on: Iterable[str]):
     self.trainer = trainer  # whose state is another one once a checkpoint is read
+    self.trained_on = trained_on
     self.losses: list[tuple[int, torch.Tensor]] = []
     self.shown = contextlib.ExitStack()  # of a terminal's bar
     self.advance: Callable[[int], None] = lambda done: None
@@ -203,7 +205,10 @@ class Watch(TrainerCallback):
   def on_save(self, *_: object, **__: object) -> None:
     self.trainer.accelerator.wait_for_everyone()  # each process writes a part
     if self.trainer.is_world_process_zero():
-      resuming.seal(Path(self.trainer.args.output_dir) / f"checkpoint-{self.trainer.state.global_step}")
+      folder = Path(self.trainer.args.output_dir) / f"checkpoint-{self.trainer.state.global_step}"
+      if self.trained_on:
+        write_whole(folder / TRAINED_ON, self.trained_on)
+      resuming.seal(folder)
 
   def on_train_begin(self, *_: object, **__: object) -> None:
     state = self.trainer.state

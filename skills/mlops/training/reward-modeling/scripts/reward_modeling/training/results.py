@@ -22,6 +22,8 @@ class RewardStatistics:
   """Held-out or training pairs, answers or steps."""
   threshold: Number = None
   """Under which a step is flagged as wrong: the best on the held-out solutions."""
+  auroc_low: Number = None
+  """Low end of the interval of their AUROC: up to 0.5, flags may be chance."""
 
 
 @dataclass(frozen=True)

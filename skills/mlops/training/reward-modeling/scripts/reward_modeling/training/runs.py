@@ -18,9 +18,10 @@ from ..evaluation.results import EVALUATIONS
 from ..evaluation.steps import StepEvaluation
 from ..hf import Model
 from ..lengths import longest_input, positions
-from ..output_folder import TRAINED_ON
+from ..output_folder import FOLDS, TRAINED_ON
 from ..output_folder import checkpoints as checkpoints_in
 from ..outputs import write_whole
+from ..results import to_json
 from ..terminal import listed, log, warn
 from . import configuration
 from .data import Learner, not_learned
@@ -52,6 +53,7 @@ def train(kind: Learner, settings: Settings, fields: Mapping[str, object]) -> Mo
   eval_rows = kind.render(data.held_out, renderer, drop, held_out=True) if data.held_out else None
   held_out = eval_rows.records if eval_rows and drop else data.held_out
   config, reason = kind.config(settings, fields, loaded.model.num_parameters(), has_eval=bool(eval_rows))
+  configuration.save_short_runs(config, fields, len(rows.dataset))
   log(f"settings for {reason}: {listed(configuration.config_summary(config, fields))}")
   seen = _seen(settings.model_name_or_path, rows.records if kind.folds else held_out)
   result = {
@@ -75,14 +77,15 @@ def train(kind: Learner, settings: Settings, fields: Mapping[str, object]) -> Mo
     from .folds import cross_validate  # here, since some loaders leave it out: main_guard says so
 
     validation = cross_validate(kind, settings, fields, rows.records, lambda: _model(kind, settings))
-  model, training = kind.fit(
-    loaded.model, renderer, rows, config, head=loaded.head, eval_rows=eval_rows, peft_config=lora, resume=resume
-  )
+  known = sorted(trained_prompts(settings.model_name_or_path) | hashed_prompts(rows.records))
+  run = {"head": loaded.head, "eval_rows": eval_rows, "peft_config": lora, "resume": resume, "trained_on": known}
+  model, training = kind.fit(loaded.model, renderer, rows, config, **run)
   if config.process_index != 0:
     return None
   training |= {"head": loaded.head, "counts": result["counts"], "base_model": settings.model_name_or_path}
   training |= {"dataset": settings.dataset_name, "loss": kind.loss}
   evaluation, made = _saved(kind, model.eval(), renderer, held_out, rows.records, output_dir, training, validation)
+  write_whole(output_dir / TRAINED_ON, known)
   for journal in output_dir.glob(".folds-*"):
     journal.unlink()
   if evaluation:
@@ -107,7 +110,7 @@ def _told(
   for one in found:
     log(f"- {one}")
   if report:
-    said |= {"diagnostics": [*seen.told(), *found], "prompts_trained_on": seen.count or None}
+    said |= {"diagnostics": [*seen.told(), *found], "prompts_trained_on": seen.count}
     report.add_held_out(evaluation, settings, folds, **said)
   return found
 
@@ -128,16 +131,17 @@ def _saved(
     made["attribute_weights"] = {one.name: one.weight for one in kind.heads}
   evaluation, rewards, called = kind.evaluate(model, renderer, held_out, trained_on[:STATISTICS_SAMPLE])
   source = f"{'held-out' if held_out else 'training'} {called}"
-  best = evaluation.summary.threshold.best if isinstance(evaluation, StepEvaluation) else None
-  reward = RewardStatistics(float(np.mean(rewards)), float(np.std(rewards)), len(rewards), source, best)
+  reward = RewardStatistics(float(np.mean(rewards)), float(np.std(rewards)), len(rewards), source)
+  if isinstance(evaluation, StepEvaluation):
+    found = evaluation.summary
+    reward = replace(reward, threshold=found.threshold.best, auroc_low=found.auroc and max(found.auroc.low, 0.0))
   if validation:
     evaluation, made["folds"] = validation
     from .folds import headline
 
+    write_whole(output_dir / FOLDS, map(to_json, evaluation.rows()))
     training["cross_validation"] = {"folds": kind.folds, **headline(evaluation.summary)}
   card = kind.save(model, renderer, output_dir, training=training, reward=reward)
-  known = trained_prompts(str(training["base_model"])) | hashed_prompts(trained_on)
-  write_whole(output_dir / TRAINED_ON, sorted(known))
   _say_what_is_saved(output_dir, card["reload_difference"])
   training.pop("log")
   made |= {name: card[name] for name in ("fingerprint", "reload_difference")}

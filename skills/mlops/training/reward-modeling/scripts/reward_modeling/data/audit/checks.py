@@ -76,7 +76,7 @@ def contents(messages: Sequence[Message], role: str | None = None) -> list[str]:
 _FOLLOWS = {"start": ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "tool": ("tool", "assistant")}
 
 
-def _says_nothing(record: Record, answer: list[Message]) -> bool:
+def says_nothing(record: Record, answer: list[Message]) -> bool:
   said = [message for message in answer if message["role"] == "assistant"]
   return not any(message["content"].strip() or message.get("tool_calls") for message in said)
 
@@ -100,6 +100,17 @@ def _longer(pair: Comparison) -> int:
   return chosen - rejected
 
 
+_RATER = re.compile("annotator|rater|worker|labell?er|voter|reviewer|judge", re.IGNORECASE).search
+
+
+def _again(material: Material) -> list[list[Link]]:
+  """To equal records with equal ratings, of the same person where a column names people."""
+  return [
+    [(hashed((own, getattr(row, "ratings", 0), [row.metadata[name] for name in filter(_RATER, row.metadata)])), 1)]
+    for row, own in zip(material.records, material.links, strict=True)
+  ]
+
+
 CHECKS = table_of(
   Check(
     "empty_answer",
@@ -107,7 +118,7 @@ CHECKS = table_of(
     "have an answer that says nothing",
     "A failed generation, or a column read wrongly: the model learns to score the absence of text.",
     "drop these rows, or fix the column they come from",
-    **each_answer(_says_nothing),
+    **each_answer(says_nothing),
   ),
   Check(
     "no_final_answer",
@@ -138,15 +149,15 @@ CHECKS = table_of(
     "warning",
     "repeat an earlier pair",
     "They count twice in training, and may be evaluated on after they were seen.",
-    "drop them, unless they are separate labels of the same answers",
-    links=attrgetter("links"),
+    "drop them, unless each is the label of another person",
+    links=_again,
   ),
   Check(
     "contradiction",
     "warning",
     "also occur with the opposite label",
     "No model can satisfy both: they bound the accuracy that can be reached.",
-    "keep the majority's label, or drop both",
+    "keep all labels of several people, of which the share is learned; else drop both",
     links=attrgetter("links"),
     opposes=True,
   ),
@@ -229,7 +240,12 @@ RATING_SIDES = 61
 """Two different ratings are taken for equal once in so many."""
 RATED_CHECKS = table_of(
   *(CHECKS[name] for name in ("empty_answer", "no_final_answer", "duplicate", "train_eval_overlap", "roles")),
-  replace(CHECKS["contradiction"], what="are rated otherwise elsewhere", advice="average them", links=_by_rating),
+  replace(
+    CHECKS["contradiction"],
+    what="are rated otherwise elsewhere",
+    advice="keep ratings by several people, whose mean is learned",
+    links=_by_rating,
+  ),
   *(CHECKS[name] for name in ("leaked_turn", "templated", "encoding")),
 )
 

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from itertools import islice
 from typing import Literal
 
-from ...results import Row, sorted_json
+from ...results import Number, Row, sorted_json
 from ..records import Comparison, Message, Origin, Record, Solution, answers_of
 
 SHOWN_ROWS = 5
@@ -30,6 +30,8 @@ class AuditFinding:
   """The first five."""
   message: str
   advice: str
+  agreement: Number = None
+  """The majorities' share of the labels of what is labeled several times: no model agrees with more."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class Audit:
     self._totals: Counter[str] = Counter()
     self._found: dict[str, array] = {check.name: array("Q") for check in self.checks}
     self._sides: dict[str, dict[int, int]] = defaultdict(dict)
-    self._linked: dict[str, tuple[array, array]] = defaultdict(lambda: (array("Q"), array("Q")))
+    self._linked: dict[str, tuple[array, array, array]] = defaultdict(lambda: (array("Q"), array("Q"), array("Q")))
     self._notes: Row = {}
 
   def add(self, material: Material) -> None:
@@ -147,8 +149,9 @@ class Audit:
     sides, found = self._sides[check.name], []
     for index, links in enumerate(check.links(material)):
       if check.opposes:
-        keys, owners = self._linked[check.name]
+        keys, labels, owners = self._linked[check.name]
         keys.extend(key for key, _ in links)
+        labels.extend(side for _, side in links)
         owners.extend([self.count + index] * len(links))
       elif all(sides.get(key, 0) & side for key, side in links):
         found.append(index)
@@ -157,7 +160,7 @@ class Audit:
     return found
 
   def findings(self) -> list[Finding]:
-    for name, (keys, owners) in self._linked.items():
+    for name, (keys, _, owners) in self._linked.items():
       opposed = {owner for key, owner in zip(keys, owners, strict=True) if self._sides[name][key].bit_count() > 1}
       self._found[name] = array("Q", sorted(opposed))
     findings = [finding for check in self.checks if (finding := self._finding(check))]
@@ -169,6 +172,7 @@ class Audit:
       return None
     share = len(indices) / total
     filled = {"count": len(indices), "total": total, "called": self.called, "percent": f"{share:.1%}"}
+    agreed = agreement(zip(*self._linked[check.name][:2], strict=True)) if check.opposes else None
     what = check.what if "{count}" in check.what else f"{{count}} of {{total}} {{called}} {check.what}"
     return Finding(
       check=check.name,
@@ -176,8 +180,9 @@ class Audit:
       count=len(indices),
       share=share,
       rows=tuple(islice(self.places(indices), SHOWN_ROWS)) if check.about_rows else (),
-      message=what.format(**filled, **self._notes),
+      message=what.format(**filled, **self._notes) + (f" (agreement: {agreed:.1%})" if agreed else ""),
       advice=check.advice,
+      agreement=agreed,
       indices=indices if check.about_rows else (),
       of_answer=check.of_answer,
     )
@@ -187,6 +192,15 @@ class Audit:
     named = (str(Origin(self._files[file], row - 1)) if row else f"pair {index + 1}" for index, file, row in rows)
     seen: set[str] = set()
     return (name for name in named if not (name in seen or seen.add(name)))
+
+
+def agreement(labels: Iterable[Link], least: int = 2) -> float:
+  """The share of the majorities, of labels of what has at least so many."""
+  votes: dict[int, list[int]] = defaultdict(list)
+  for (key, _), count in Counter(labels).items():
+    votes[key].append(count)
+  counted = [own for own in votes.values() if sum(own) >= least]
+  return sum(map(max, counted)) / sum(map(sum, counted))
 
 
 def hashed(value) -> int:
