@@ -69,7 +69,7 @@ def test_layers_are_compiled_when_that_would_have_paid():
   assert not gain.compiles, "what would be lost does not count"
   assert gain.reason_against(Speed(9 * part, 2 * part, part), True) is None and gain.compiles
   assert gain.reason_against(Speed(2.0, 3.0, 1.9), True) is None, "compiled once, anything gained is gained"
-  assert "so little" in gain.reason_against(Speed(2.0, 3.0, 2.1), True)
+  assert not Gain(9 * part).compiles
 
 
 @given(tries())
@@ -104,7 +104,7 @@ def like_a_gpu(monkeypatch):
 @pytest.mark.parametrize(
   ("spent", "shared_prefix", "expected", "compiled"),
   [
-    ((99, 50, 30), None, ["packed", "packed"], 2),
+    ((99, 50, 30), None, ["packed", "packed"], 1),
     ((20, 21, 14), None, ["padded", "packed"], 1),
     ((20, 19, 12), None, ["packed", "packed"], 1),
     ((20, 21, 19), None, ["padded", "padded"], 0),

@@ -71,6 +71,8 @@ def test_losses_are_those_of_padded_batches(workers, tiny, tmp_path, like_a_gpu)
     ({"bf16": True}, (50, 51, 49), True, None, False),
     ({"bf16": True}, (99, 50, 30), False, "asks for it", False),
     ({"bf16": True, "torch_compile": True}, (99, 50, 30), None, None, False),
+    ({"bf16": True, "gradient_checkpointing": True}, (99, 50, 30), None, None, False),
+    ({"bf16": True, "gradient_checkpointing": True}, (199, 150, 30), None, None, True),
   ],
 )
 def test_the_rule_decides_unless_told(

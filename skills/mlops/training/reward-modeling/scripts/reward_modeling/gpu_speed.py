@@ -28,8 +28,8 @@ class Speed(NamedTuple):
 SCORING = {896: Speed(3.2e-6, 3.3e-6, 2.2e-6), 4096: Speed(31e-6, 30e-6, 25e-6)}
 TRAINING = {896: Speed(9.3e-6, 10.5e-6, 6.2e-6, 0.09, 0.09, 0.053)}
 """By the least hidden size: bf16 on an NVIDIA H200 (references/scaling.md). Scoring sorts, so tokens there are real ones."""
-COMPILING = 10.0
-"""Seconds before the first row in compiled layers."""
+COMPILING, CHECKPOINTED = 10.0, 75.0
+"""Seconds before the first row in compiled layers, without and with gradient checkpointing."""
 
 
 def speed_of(speeds: dict[int, Speed], hidden: int) -> Speed | None:
@@ -40,20 +40,21 @@ def speed_of(speeds: dict[int, Speed], hidden: int) -> Speed | None:
 class Gain:
   """Asked call after call: layers are compiled once that would have saved the time it takes."""
 
-  seconds = 0.0
+  def __init__(self, compiling: float = COMPILING):
+    self.compiling, self.seconds = compiling, 0.0
 
   def reason_against(self, spent: Speed | None, half: bool) -> str | None:
     """None where packed rows are faster. spent: seconds in each way. half: whether matrix products are in 16 bits."""
     if not half or spent is None:
       return f"{'a model so small' if half else 'float32'} was not measured on a GPU (try --shared_prefix true)"
     self.seconds += max(0.0, min(spent.padded, spent.packed) - spent.compiled)
-    if (spent.compiled if self.compiles else spent.packed) >= spent.padded:
+    if not self.compiles and spent.packed >= spent.padded:
       return "packed rows are not faster with so little shared"
     return None
 
   @property
   def compiles(self) -> bool:
-    return self.seconds > COMPILING
+    return self.seconds > self.compiling
 
 
 def spent_in_training(

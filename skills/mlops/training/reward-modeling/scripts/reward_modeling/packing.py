@@ -79,10 +79,10 @@ class Segment:
 
   @property
   def runs(self) -> list[Run]:
-    return joined([*self.path, (self.start, self.start + self.size)])
+    return merged_runs([*self.path, (self.start, self.start + self.size)])
 
 
-def joined(runs: Sequence[Run]) -> list[Run]:
+def merged_runs(runs: Sequence[Run]) -> list[Run]:
   """The same places in as few runs as possible."""
   found: list[Run] = []
   for first, last in runs:

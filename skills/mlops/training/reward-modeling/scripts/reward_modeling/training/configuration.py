@@ -132,12 +132,12 @@ def config_summary(config: Arguments, given: Mapping[str, object], more: tuple[s
   return {name: getattr(value, "value", value) for name, value in values.items()}  # enumerations by their value
 
 
-def steps_of(config: TrainingArguments, rows: int) -> int:
+def steps_of(config: Arguments, rows: int) -> int:
   batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
   return config.max_steps if config.max_steps > 0 else math.ceil(math.ceil(rows / batch) * config.num_train_epochs)
 
 
-def save_short_runs(config: TrainingArguments, given: Mapping[str, object], rows: int) -> None:
+def save_short_runs(config: Arguments, given: Mapping[str, object], rows: int) -> None:
   """At each quarter, where nothing is said of saving."""
   if given.keys().isdisjoint(("save_steps", "save_strategy", "load_best_model_at_end")):
     config.save_steps = min(config.save_steps, math.ceil(steps_of(config, rows) / 4))

@@ -8,7 +8,17 @@ from torch import Tensor
 from transformers import Trainer
 
 from ..attention import flashes, packed_inputs, shared_prefix
-from ..gpu_speed import TRAINING, Gain, Speed, compile_layers, restore_layers, speed_of, spent_in_training
+from ..gpu_speed import (
+  CHECKPOINTED,
+  COMPILING,
+  TRAINING,
+  Gain,
+  Speed,
+  compile_layers,
+  restore_layers,
+  speed_of,
+  spent_in_training,
+)
 from ..guard import reason_against
 from ..heads import head_name, scored_at, unwrapped
 from ..hf import Model
@@ -76,7 +86,7 @@ def packed_batches(trainer: Trainer, wanted: bool | None = None) -> Iterator[str
     reason = "attention dropout is on"
   if trainer.args.neftune_noise_alpha:
     reason = "--neftune_noise_alpha measures its noise by the length of a row"
-  gain = Gain()
+  gain = Gain(CHECKPOINTED if trainer.args.gradient_checkpointing else COMPILING)
   if reason is None and flashes(base.device):
     slower = gain.reason_against(_spent(trainer, share), trainer.args.bf16 or trainer.args.fp16)
     if wanted is None:
