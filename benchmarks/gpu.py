@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from functools import partial
+from functools import partial, partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,8 @@ def main() -> None:
   quiet_libraries()
   if args.device.startswith("cuda") and not torch.cuda.is_available():
     parser.error("torch finds no GPU: --device cpu --tiny tries the command")
+  if not args.device.startswith("cuda"):  # machine code for a CPU takes minutes and shows nothing of a GPU
+    torch.nn.Module.compile = partialmethod(torch.nn.Module.compile, backend="eager")
   machine = Machine(torch.device(args.device), args.tiny, args.rounds, args.limit)
   machine.measure_rates()
   args.out.mkdir(parents=True, exist_ok=True)

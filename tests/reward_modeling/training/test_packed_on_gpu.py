@@ -24,6 +24,7 @@ def trainer_of(folder, output, **fields):
     rows.append({"sequences": [prompt + draw(5), prompt + draw(9)], **row})
   loaded = checkpoints.load_for_training(str(folder))
   args = {"per_device_train_batch_size": 6, "report_to": [], "bf16": False, "use_cpu": True, "max_length": None}
+  args["gradient_checkpointing"] = False  # as train.py has it for small models
   return outcome.OutcomeTrainer(
         model=loaded.model, args=RewardConfig(str(output), **{**args, **fields}), train_dataset=Dataset.from_list(rows),
         processing_class=loaded.tokenizer, data_collator=PaddedCollator(3),

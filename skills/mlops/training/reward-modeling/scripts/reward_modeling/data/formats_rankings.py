@@ -174,7 +174,7 @@ def ranks(row: Row) -> Ranking:
 
 @_rankings(
   "a prompt and completions, and in `best` the place of the best one, from 0 (which the first rows must have)",
-  (_PROMPT, "completions|responses|answers", "best|best_index|chosen_index"),
+  f"{_PROMPT} completions|responses|answers best|best_index|chosen_index",
   {"prompt": "2+2?", "completions": ["4", "5", "four"], "best": 0},
   lambda row: isinstance(row["completions"], list) and number(row["best"], "") in range(len(row["completions"])),
   whole=lambda rows: any(number(row["best"], "") == 0 for row in rows),
@@ -189,7 +189,7 @@ def best(row: Row) -> Ranking:
 
 @_rankings(
   "a prompt, answers a and b and a list of their two scores, higher is better",
-  ("prompt", "response_a", "response_b", "scores"),
+  "prompt response_a response_b scores",
   {"prompt": "2+2?", "response_a": "5", "response_b": "4", "scores": [1, 9]},
   are_lists("scores"),
 )
