@@ -22,7 +22,7 @@ from ..gpu_speed import (
 from ..guard import reason_against
 from ..heads import head_name, scored_at, unwrapped
 from ..hf import Model
-from ..packing import pack_together
+from ..packing import pack_together, place_at
 from ..terminal import log
 
 TrainingRow = Mapping[str, list]
@@ -42,9 +42,8 @@ class PackedCollator:
   def __call__(self, rows: list[TrainingRow]) -> dict[str, object]:
     sequences, wanted, rest = self.flat(rows)
     row = pack_together(sequences, share=self.share)
-    ends = torch.empty_like(wanted)
-    for number, places in zip(row.sequences, row.places, strict=True):
-      ends[number] = torch.tensor(places)[wanted[number]]
+    runs, each = dict(zip(row.sequences, row.runs, strict=True)), wanted.view(len(sequences), -1).tolist()
+    ends = torch.tensor([place_at(runs[number], one) for number, own in enumerate(each) for one in own]).view_as(wanted)
     # `ends` first: transformers takes a batch's size from it.
     return {"ends": ends, **packed_inputs(row, self.device), **rest}
 
