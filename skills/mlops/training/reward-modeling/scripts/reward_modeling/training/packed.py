@@ -42,8 +42,10 @@ class PackedCollator:
   def __call__(self, rows: list[TrainingRow]) -> dict[str, object]:
     sequences, wanted, rest = self.flat(rows)
     row = pack_together(sequences, share=self.share)
-    runs, each = dict(zip(row.sequences, row.runs, strict=True)), wanted.view(len(sequences), -1).tolist()
-    ends = torch.tensor([place_at(runs[number], one) for number, own in enumerate(each) for one in own]).view_as(wanted)
+    runs = dict(zip(row.sequences, row.runs, strict=True))
+    each = zip(sequences, wanted.view(len(sequences), -1).tolist(), strict=True)
+    ends = [place_at(runs[i], one % len(ids)) for i, (ids, own) in enumerate(each) for one in own]  # -1 is the last
+    ends = torch.tensor(ends).view_as(wanted)
     # `ends` first: transformers takes a batch's size from it.
     return {"ends": ends, **packed_inputs(row, self.device), **rest}
 
