@@ -454,6 +454,12 @@ def test_behind_a_proxy_the_routes_are_found_with_and_without_its_path(toy_model
       assert "/rm/openapi.json" in served.get(f"{start}/docs", headers=key).text
 
 
+@pytest.mark.parametrize(("root_path", "path"), [("/", "/v1/models"), ("/v1", "/v1/v1/models")])
+def test_the_path_of_a_proxy_may_be_none_or_that_of_a_route(root_path, path, toy_model):
+  with serving(toy_model[0], root_path=root_path) as served:
+    assert served.get(path).status_code == 200
+
+
 def test_metrics_count_requests_completions_and_what_was_lost(toy_model):
   with serving(toy_model[0]) as served:
     served.rewards("hello", "no", "yes", " ".join(["apples"] * 500))

@@ -458,7 +458,7 @@ def test_rmb_scores_of_armorm(shared_data):
 def test_the_script_scores_several_benchmarks_and_writes_every_item(toy_model, tmp_path):
   for name in ("rewardbench2", "rm-bench"):
     loaded(tmp_path / "data", name, getattr(official_rows, name.replace("-", "_"))()[0])
-  words = ("--model_name_or_path", toy_model[0], "--benchmark", "rewardbench2", "rm-bench")
+  words = ("--model_name_or_path", toy_model[0], "--benchmark", "rewardbench2", "rm-bench", "--threshold", "0.5")
   done = run_main("evaluate.py", *words, "--benchmark_data", tmp_path / "data", "--output", tmp_path / "rows.jsonl")
   assert done.returncode == 0, done.stderr
   assert not faults_of("evaluate.py", done.json)

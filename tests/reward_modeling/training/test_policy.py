@@ -81,6 +81,14 @@ def test_an_answer_depends_on_its_number_only(policy, prompts):
   assert len({tuple(answer) for answer in repeated}) > 1
 
 
+def test_padding_is_not_read_where_a_tokenizer_names_no_mask(tiny):
+  policy = Policy.from_pretrained(str(tiny("gemma2")), device="cpu")
+  policy.tokenizer.model_input_names, policy.tokenizer.pad_token = ["input_ids"], policy.tokenizer.eos_token
+  prompts = [policy.renderer.prompt_ids([{"role": "user", "content": text}]) for text in OTHERS]
+  together = sample(policy, prompts, max_new_tokens=8, temperature=0)
+  assert together == [sample(policy, [one], max_new_tokens=8, temperature=0)[0] for one in prompts]
+
+
 def test_greedy_answers_are_those_of_repeated_argmax(policy, prompts):
   for prompt, answer in zip(prompts, sample(policy, prompts, max_new_tokens=5, temperature=0), strict=True):
     ids = list(prompt)

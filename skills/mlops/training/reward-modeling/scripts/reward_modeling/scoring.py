@@ -182,7 +182,7 @@ class Scorer:
     if self.why_padded or not flashes(self.model.device):
       return self.why_padded
     if self._gain.compiles:  # whatever is shared
-      return None
+      return self._why_not_on_gpu
     sequences, speed = [ids for ids, _ in rows], speed_of(SCORING, self.model.config.get_text_config().hidden_size)
     spent = speed and speed.seconds(sum(map(len, sequences)), unique_tokens(sequences))
     slower = self._gain.reason_against(spent, next(self.model.parameters()).element_size() == 2)

@@ -229,7 +229,8 @@ def report_benchmarks(settings: EvaluationSettings) -> tuple[results.BenchmarkRe
   if not settings.overlong and "truncate_left" in model.renderer.policies:
     model.renderer.overlong = "truncate_left"  # as RewardBench, RM-Bench and RMB do: every item counts
   if settings.threshold is not None:
-    model.check_threshold(settings.threshold)
+    if of_steps:
+      model.check_threshold(settings.threshold)
     threshold = settings.threshold, "given"
   elif of_steps and others is not None:
     chosen, _ = choose_threshold(labeled_steps(others, steps.score_steps(model, others)))

@@ -116,8 +116,9 @@ class Gate:
     if scope["type"] != "http":
       return await self.app(scope, receive, send)
     started, status, size = time.perf_counter(), 0, 0
-    scope["root_path"] = "/" + root.strip("/") if (root := self.settings.root_path) else ""
-    scope["path"] = scope["path"].rstrip("/").removeprefix(scope["root_path"])
+    root = (self.settings.root_path or "").strip("/")
+    scope["root_path"] = root = root and f"/{root}"
+    scope["path"] = root + scope["path"].rstrip("/").removeprefix(root)
 
     async def limited() -> Message:
       nonlocal size
@@ -149,7 +150,9 @@ class Gate:
       raise refused(ENCODED, "a compressed body is not read", "send it without Content-Encoding")
     given = headers.get(b"authorization", b"").removeprefix(b"Bearer ")
     key = self.service.key
-    if key and scope["path"] not in WITHOUT_KEY and not hmac.compare_digest(given, key):
+    if (
+      key and scope["path"].removeprefix(scope["root_path"]) not in WITHOUT_KEY and not hmac.compare_digest(given, key)
+    ):
       raise refused(NO_KEY, "the key is missing or wrong", **{"WWW-Authenticate": "Bearer"})
 
 

@@ -183,7 +183,8 @@ def _generate(
 ) -> list[list[int]]:
   # Not by vLLM or transformers' continuous batching, which cannot draw by given numbers.
   tokenizer = policy.tokenizer
-  asked = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt").to(policy.device)
+  how = {"padding_side": "left", "return_attention_mask": True, "return_tensors": "pt"}
+  asked = tokenizer.pad({"input_ids": prompts}, **how).to(policy.device)
   config = GenerationConfig(
     max_new_tokens=max_new_tokens,
     do_sample=False,
