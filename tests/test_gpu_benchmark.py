@@ -17,7 +17,7 @@ from reward_modeling.packing import pack_together
 from tries import tries
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
+sys.path.append(str(BENCHMARKS))
 
 from gpu_kernels import attending_by  # noqa: E402
 

@@ -106,10 +106,10 @@ def test_compiled_layers_train_alike_and_are_restored(tiny, tmp_path, monkeypatc
     torch._dynamo.reset()
     trainer = trainer_of(tiny("qwen2"), tmp_path)
     base = trainer.model
-    with packed_batches(trainer, True):
+    with packed_batches(trainer, True), torch._dynamo.config.patch(suppress_errors=False):
       if compiled:
         gpu_speed.compile_layers(base)
-        monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)
+        torch._dynamo.config.suppress_errors = False
       for batch in trainer.get_train_dataloader():
         trainer.compute_loss(base, trainer._prepare_inputs(dict(batch))).backward()
     found[compiled] = {name: p.grad.clone() for name, p in base.named_parameters() if p.grad is not None}

@@ -161,9 +161,8 @@ def classifier():
 @settings(max_examples=25, deadline=None)
 @given(labeled_rows())
 def test_the_loss_and_gradients_of_packed_solutions_are_those_of_padded_ones(classifier, rows):
-  trainer = SimpleNamespace(
-    model=classifier, data_collator=StepCollator(0), args=SimpleNamespace(neftune_noise_alpha=None)
-  )
+  arguments = SimpleNamespace(neftune_noise_alpha=None, gradient_checkpointing=False)
+  trainer = SimpleNamespace(model=classifier, data_collator=StepCollator(0), args=arguments)
 
   def losses_and_gradients():
     classifier.zero_grad()
