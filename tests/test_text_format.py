@@ -118,6 +118,14 @@ def test_formats_that_take_texts_apart_are_refused_for_rendered_text(tmp_path):
   assert (done.returncode, "format `transcript` takes texts apart" in done.stderr) == (2, True)
 
 
+def test_answers_with_a_place_or_scores_may_be_rendered_text(tmp_path):
+  for row in ({"completions": ["b", "c"], "best": 0}, {"response_a": "b", "response_b": "c", "scores": [2, 1]}):
+    done = run_main(
+      "check_data.py", write_jsonl(tmp_path / "a.jsonl", [{"prompt": "a"} | row]), "--text_format", "rendered"
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_steps_of_rendered_text_are_read_after_the_text_as_it_is(toy_process_model):
   from reward_modeling import ProcessRewardModel
 

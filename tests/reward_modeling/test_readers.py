@@ -313,3 +313,12 @@ def test_a_golden_text_that_does_not_fit_is_null_at_every_run(tmp_path):
   assert keep_card(model(None), "m", card, "float32") == 0.0
   with pytest.raises(ModelError, match="does not score as m did"):
     keep_card(model(0.5), "m", card, "float32")
+
+
+def test_a_public_model_whose_download_was_cut_off_is_told_so(tmp_path):
+  """And not that it is no reward model, as without its tensors it would seem."""
+  folder = EXAMPLES["qwen-rm"].write(tmp_path)[0]
+  (weights,) = Path(folder).glob("*.safetensors")
+  weights.write_bytes(weights.read_bytes()[:-100])
+  with pytest.raises(ModelError, match="incomplete metadata, file not fully covered"):
+    RewardModel.from_pretrained(str(folder), device="cpu")

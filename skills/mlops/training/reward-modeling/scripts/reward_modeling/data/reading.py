@@ -19,7 +19,7 @@ SLICE = 4096
 
 VERBATIM = "explicit axolotl question pairwise pair ranking ranks completions completion kto rated shp helpsteer3 "
 VERBATIM += "pku_saferlhf pku_saferlhf_safer judgebench ppe stack_exchange_paired rewardbench rmb rmb_best_of_n "
-VERBATIM += "nemo_rl ultrafeedback stepwise ratings processbench prmbench steps prompt"
+VERBATIM += "nemo_rl ultrafeedback stepwise ratings processbench prmbench steps prompt best scored_pair"
 VERBATIM = frozenset(VERBATIM.split())
 """Formats whose texts reach the model unchanged."""
 
