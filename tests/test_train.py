@@ -143,6 +143,18 @@ def test_a_lora_run_resumes_with_its_dropout(tiny, toy_file, tmp_path):
   assert scores(plain, toy_file) != pytest.approx(scores(whole, toy_file), abs=1e-5), "it drops nothing"
 
 
+def test_what_is_scored_before_its_run_is_finished_is_told(toy_file, toy_model, tmp_path):
+  folder, _ = toy_model
+  unfinished, checkpoint = tmp_path / "killed", tmp_path / "killed" / "checkpoint-3"
+  shutil.copytree(folder, checkpoint)
+  (checkpoint / "reward_model.json").unlink()
+  (checkpoint / "trainer_state.json").write_text("{}")
+  done = run_main("score.py", "--model_name_or_path", unfinished, "--input", toy_file)
+  assert done.returncode == 4 and "--resume_from_checkpoint" in done.stderr
+  done = run_main("score.py", "--model_name_or_path", checkpoint, "--input", toy_file)
+  assert done.returncode == 0 and any("this is a checkpoint" in note for note in done.json["notes"]), done.stderr
+
+
 def test_a_run_killed_before_it_deleted_an_old_checkpoint_deletes_it_when_resumed(tiny, toy_file, tmp_path):
   steps = (
     "--num_train_epochs",

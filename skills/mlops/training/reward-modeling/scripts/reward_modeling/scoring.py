@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from operator import mul
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from . import checkpoints, public_models
@@ -117,6 +118,8 @@ class Scorer:
     made = cls(loaded.model, renderer, card=loaded.card, **own)
     if attribute_weights:
       made.weigh(attribute_weights)
+    if not loaded.card and (Path(path) / "trainer_state.json").is_file():
+      loaded.notes.append("this is a checkpoint: how its training rendered texts and scaled scores is not in it")
     made.notes = loaded.notes
     return made
 

@@ -123,7 +123,8 @@ def check_is_model(path: str) -> None:
   if path.endswith(".gguf") or (any(folder.glob("*.gguf")) and not any(folder.glob("*.safetensors"))):
     raise ModelError(f"{path} holds GGUF weights", hint=PLAIN)
   if folder.is_dir() and not has_config:
-    raise ModelError(f"{path} is not a model folder: it has no {CONFIG}")
+    hint = "finish the run with --resume_from_checkpoint" if any(folder.glob("checkpoint-*")) else None
+    raise ModelError(f"{path} is not a model folder: it has no {CONFIG}", hint=hint)
   if not folder.is_dir() and (folder.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1):
     raise ModelError(f"there is no model folder {path}")
 

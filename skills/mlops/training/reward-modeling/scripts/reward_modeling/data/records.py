@@ -233,7 +233,7 @@ def ranked_by_ratings(records: Records, weights: Mapping[str, float] | None) -> 
   """Rated answers become one ranking a prompt by the weighted sum of their ratings, where they have no other label or
   weights are given.
 
-  `set_aside` counts prompts with fewer than two. Raises DataError where several attributes have no weights.
+  `set_aside` counts prompts without two that differ. Raises DataError where several attributes have no weights.
   """
   rows: list[Record] = []
   groups: dict[str, list[Rated]] = {}
@@ -253,10 +253,10 @@ def ranked_by_ratings(records: Records, weights: Mapping[str, float] | None) -> 
   for answers in map(averaged, groups.values()):
     scores = [weighted(one.ratings, weights or dict.fromkeys(names, 1.0)) for one in answers]
     known = [(one.completion, score) for one, score in zip(answers, scores, strict=True) if score is not None]
-    if len(known) > 1:
+    if len({score for _, score in known}) > 1:
       rows.append(Ranking(answers[0].prompt, *map(list, zip(*known, strict=True)), **answers[0].shared()))
     else:
-      aside["one rated answer to its prompt"] += 1
+      aside["answers rated alike" if len(known) > 1 else "one rated answer to its prompt"] += 1
   return replace(records, rows=rows, every=[], set_aside=dict(aside))
 
 
