@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from architectures import build
+from architectures import GOOD, build
 from reward_modeling import guard
 from reward_modeling.gpu_speed import COMPILING, SCORING, TRAINING, Gain, Speed, speed_of, spent_in_training
 from reward_modeling.packing import pack, unique_tokens
@@ -155,6 +155,28 @@ def test_a_small_model_must_pass_on_the_device_before_the_rule_is_followed(like_
     model.score_ids([[1, 2, 3]])
   assert model._gain.compiles and checked == [torch.float64, torch.float64, torch.bfloat16]
   assert "other rewards on packed rows on cpu" in model.way() and "once" not in model.way()
+
+
+def test_capped_scores_are_padded_unless_told(like_a_gpu):
+  """The kernel has no cap, and a call a segment would leave a GPU idle."""
+  model = build("gemma2", GOOD["gemma2"])
+  assert "caps attention scores" in guard.reason_against(model)
+  assert guard.reason_against(model, True) is None
+  model.config.attn_logit_softcapping = None
+  assert guard.reason_against(model) is None
+
+
+@pytest.mark.parametrize("name", ["qwen2", "mixtral"])
+def test_layers_with_experts_are_not_compiled(name):
+  from reward_modeling.gpu_speed import compile_layers, restore_layers
+
+  model = build(name, GOOD[name])
+  with torch._dynamo.config.patch(suppress_errors=False, recompile_limit=8):
+    compile_layers(model)
+  compiled = [layer for layer in model.model.layers if layer._compiled_call_impl]
+  assert len(compiled) == (len(model.model.layers) if name == "qwen2" else 0)
+  restore_layers(model)
+  assert not any(layer._compiled_call_impl for layer in model.model.layers)
 
 
 @pytest.mark.parametrize("device", ["mps", "meta"])

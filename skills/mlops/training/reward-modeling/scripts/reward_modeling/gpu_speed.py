@@ -72,13 +72,15 @@ def spent_in_training(
 
 def compile_layers(model: Model) -> None:
   """Decoder layers, in place: their norms, rotations and activations become few kernels. What cannot be compiled runs as it
-  is, as do modules that are not plain: quantized, or on several devices."""
+  is, as do modules that are not plain: quantized, on several devices, or with experts."""
   import torch._dynamo
 
-  if getattr(model, "hf_quantizer", None) or getattr(model, "hf_device_map", None):
+  config, experts = model.config.get_text_config(), ("num_experts", "num_local_experts", "n_routed_experts")
+  special = getattr(model, "hf_quantizer", None) or getattr(model, "hf_device_map", None)
+  if special or any(getattr(config, name, None) for name in experts):
     return
   torch._dynamo.config.suppress_errors = True
-  torch._dynamo.config.recompile_limit = 64  # for the models, modes and precisions of one process together
+  torch._dynamo.config.recompile_limit = 16  # for the models, modes and precisions of one process together
   plain = [layer for layer in _layers(model) if layer._compiled_call_impl is None]
   if plain:
     log("decoder layers are compiled (TORCH_COMPILE_DISABLE=1 prevents it)")

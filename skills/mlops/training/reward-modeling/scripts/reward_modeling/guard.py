@@ -50,6 +50,8 @@ def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "l
   device, flashes = weights.device.type, attention.flashes(weights.device)
   if device != "cpu" and not flashes:
     return "it does not run on this device"
+  if flashes and wanted is None and getattr(config, "attn_logit_softcapping", None):
+    return "it caps attention scores, which FlashAttention does not (try --shared_prefix true)"
   if foreign := set(getattr(config, "layer_types", None) or ()) - LAYER_TYPES:
     return f"it has layers of the type {', '.join(sorted(foreign))}"
   likes = {"": torch.empty(0, dtype=torch.float64)}
