@@ -328,11 +328,11 @@ def summary(model, rows: list[list[int]], found: dict[str, dict]) -> dict:
 
 
 def planning_seconds(rows: list[list[int]]) -> float:
-  from reward_modeling.packing import pack
+  from reward_modeling.packing import pack, pieces
 
   start = time.process_time()
   for row in pack(rows):
-    row.pieces()
+    pieces(row.segments)
   return time.process_time() - start
 
 

@@ -130,3 +130,10 @@ def test_the_phases_of_ppo_are_all_of_its_updates(tried):
   assert set(phases) == {"sampling", "rewards", "probabilities", "learning", "rest"}
   assert sum(phases.values()) == pytest.approx(row["seconds an update"])
   assert row["answers a second"] == pytest.approx(8 / row["seconds an update"]) and 1 <= row["tokens an answer"] <= 8
+
+
+def test_the_time_of_planning_is_that_of_rows_with_their_pieces():
+  from scoring import planning_seconds
+
+  prompt = list(range(1, 300))
+  assert planning_seconds([[*prompt, *[i] * 20] for i in range(8)]) > 0
